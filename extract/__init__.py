@@ -1,0 +1,28 @@
+"""Frozen encoders over raw media: decode once, encode many, write a cache."""
+
+from .clip import Clip, ClipError
+from .config import EncoderConfig, ExtractConfig
+from .encoder import ENCODERS, Encoder, Needs, build_encoder
+from .media import MediaManifest, MediaRow, read_manifest
+from .progress import Event
+from .rejects import Flag, Reject
+from .runner import ExtractReport, extract
+
+__all__ = [
+    "ENCODERS",
+    "Clip",
+    "ClipError",
+    "Encoder",
+    "EncoderConfig",
+    "Event",
+    "ExtractConfig",
+    "ExtractReport",
+    "Flag",
+    "MediaManifest",
+    "MediaRow",
+    "Needs",
+    "Reject",
+    "build_encoder",
+    "extract",
+    "read_manifest",
+]

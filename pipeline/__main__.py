@@ -1,0 +1,6 @@
+"""``python -m fusecache``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
