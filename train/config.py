@@ -140,8 +140,9 @@ class TrainConfig:
     """Centre every feature dimension and divide by a deviation of the training split, kept in the model: one for the
     whole ``modality`` (the root mean square over its dimensions), which keeps rare dimensions small, or one for each
     ``dimension``. ``none`` takes the features as they are."""
-    input_noise: float = 0.0
-    """Deviation of the normal noise added to the block's inputs in training, in units of the standardised feature."""
+    input_noise: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Modality to the deviation of the normal noise added to its inputs in training, in units of the standardised
+    feature; 0 where nothing is said. A modality that is easily learned by heart wants more."""
     label_smoothing: float = 0.0
     """Of the cross-entropy."""
     select: Literal["mean", "full"] = "mean"
@@ -192,7 +193,16 @@ class TrainConfig:
             ),
             *_outside("clip_norm", self.clip_norm, self.clip_norm >= 0, "at least 0"),
             *_outside("full_share", self.full_share, 0 <= self.full_share <= 1, "in [0, 1]"),
-            *_outside("input_noise", self.input_noise, self.input_noise >= 0, "at least 0"),
+            *(
+                f"input_noise.{name} is {value!r}, must be at least 0"
+                for name, value in self.input_noise.items()
+                if not value >= 0
+            ),
+            *(
+                f"input_noise names {name!r}, which is not among modalities {', '.join(self.modalities)}"
+                for name in self.input_noise
+                if name not in self.modalities
+            ),
             *_outside("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)"),
             *_outside("validate_every", self.validate_every, self.validate_every >= 1, "at least 1"),
             *_outside("ema", self.ema, 0 <= self.ema < 1, "in [0, 1)"),

@@ -115,16 +115,17 @@ class FusionModel(nn.Module):
         """
         v = dict(features) if features is not None else self.features(x, lengths)
         inner = v
-        if self.training and self.config.input_noise > 0:
-            inner = {
-                name: value
-                + self.config.input_noise
-                * draws.normal(f"noise.{name}", tuple(value.shape), device=value.device)
-                for name, value in v.items()
-            }
+        if self.training:
+            inner = {name: self._noised(name, value, draws) for name, value in v.items()}
         output = self.block(inner, lengths, present, target=target, progress=progress, draws=draws)
         logits = output.logits if output.fused is None else self.head(output.fused, output.mask)
         return ModelOutput(logits=logits, features=v, fusion=output)
+
+    def _noised(self, name: str, value: Tensor, draws: Draws) -> Tensor:
+        deviation = self.config.input_noise.get(name, 0.0)
+        if not deviation:
+            return value
+        return value + deviation * draws.normal(f"noise.{name}", tuple(value.shape), device=value.device)
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters of the ``block``, the ``head``, the ``pooling``, and in ``total``."""

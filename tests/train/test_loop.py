@@ -95,7 +95,7 @@ def test_a_run_learns_and_leaves_what_the_report_reads(cache: Cache, tmp_path: P
 
 
 def test_same_seeds_same_bytes_and_global_state_is_left_alone(cache: Cache, tmp_path: Path) -> None:
-    config = tiny_config(epochs=2, ema=0.9, input_noise=0.2)
+    config = tiny_config(epochs=2, ema=0.9, input_noise={"audio": 0.2})
     torch.manual_seed(1)
     before = torch.get_rng_state()
     fit(cache, config, tmp_path / "a")
@@ -106,7 +106,7 @@ def test_same_seeds_same_bytes_and_global_state_is_left_alone(cache: Cache, tmp_
     fit(cache, config, tmp_path / "b")
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-    other = fit(cache, tiny_config(epochs=2, ema=0.9, input_noise=0.2, seed=2), tmp_path / "c")
+    other = fit(cache, tiny_config(epochs=2, ema=0.9, input_noise={"audio": 0.2}, seed=2), tmp_path / "c")
     assert (tmp_path / "c" / "last.safetensors").read_bytes() != (
         tmp_path / "a" / "last.safetensors"
     ).read_bytes()
