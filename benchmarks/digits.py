@@ -26,11 +26,12 @@ def prepare(folder: Path, data: str | None) -> Path:
             manifest = datasets.build_recordings(
                 data,
                 folder / name,
-                on_progress=lambda stage, done, total: progress.update(done, total, stage),
+                on_progress=lambda stage, done, total: progress.update(done, total, stage=stage),
             )
         else:
             manifest = datasets.build_digits(
-                folder / name, on_progress=lambda stage, done, total: progress.update(done, total, stage)
+                folder / name,
+                on_progress=lambda stage, done, total: progress.update(done, total, stage=stage),
             )
     recipe = load_recipe("digits")
     assert recipe.extract is not None

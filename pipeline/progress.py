@@ -36,6 +36,7 @@ class Progress:
         self.unit = unit
         self._began = self._printed = time.monotonic()
         self._first: int | None = None
+        self._stage = ""
         self._live: Any = None
         self._line = ""
 
@@ -56,11 +57,18 @@ class Progress:
         if self._line and kind is None:
             sys.stderr.write(self._line + "\n")
 
-    def update(self, done: int, total: int, note: str = "") -> None:
-        """Say how far the work is: ``done`` of ``total`` units; ``note`` says what limits, or the last figures."""
+    def update(self, done: int, total: int, note: str = "", *, stage: str = "") -> None:
+        """Say how far the work is: ``done`` of ``total`` units.
+
+        Args:
+            done: units done.
+            total: units in all.
+            note: what limits, or the last figures.
+            stage: name of the part that is counted; rate and time left start anew with every stage.
+        """
         now = time.monotonic()
-        if self._first is None:
-            self._first = done
+        if self._first is None or stage != self._stage:
+            self._first, self._stage, self._began = done, stage, now
         elapsed = now - self._began
         fresh = done - self._first
         rate = fresh / elapsed if elapsed > 0 and fresh > 0 else 0.0
@@ -68,7 +76,7 @@ class Progress:
         speed = f"{rate:,.1f} {self.unit}/s" if rate < 100 else f"{rate:,.0f} {self.unit}/s"
         ending = f"took {clock(elapsed)}" if done >= total else f"{clock(left)} left" if rate else "..."
         parts = [
-            f"{self.what}: {done:,} of {total:,} {self.unit}",
+            f"{self.what}{stage and f', {stage}'}: {done:,} of {total:,} {self.unit}",
             *([speed] if rate else []),
             ending,
             *([note] if note else []),

@@ -27,7 +27,7 @@ def build(name: str, out: str | Path, *, seed: int, data: str | None) -> Path:
     with Progress(f"build {name}", "files") as progress:
 
         def on_progress(stage: str, done: int, total: int) -> None:
-            progress.update(done, total, stage)
+            progress.update(done, total, stage=stage)
 
         builders: dict[str, Callable[[], Path]] = {
             "digits": lambda: datasets.build_digits(out, seed=seed, on_progress=on_progress),
