@@ -16,6 +16,8 @@ def main() -> None:
         name = sys.argv.pop(1)
         importlib.import_module(f"benchmarks.{name}").main()
         return
+    if len(sys.argv) > 1:
+        raise SystemExit(f"there is no benchmark {sys.argv[1]!r}; there are: {', '.join(names)}")
     for name in names:
         about = ast.get_docstring(ast.parse((folder / f"{name}.py").read_text())) or ""
         print(f"{name:18s} {about.splitlines()[0]}")

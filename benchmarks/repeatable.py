@@ -1,4 +1,4 @@
-"""The demo twice with the same seeds: are metrics, weights, report and cache the same bytes?"""
+"""Everything twice with the same seeds: are data, cache, metrics and weights the same bytes?"""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import finish, parser
 
@@ -19,39 +20,47 @@ def file_digests(folder: Path) -> dict[str, str]:
     }
 
 
+def command(words: list[str]) -> dict[str, Any]:
+    """What one fusecache command prints with ``--json``."""
+    line = [sys.executable, "-m", "fusecache", *words, "--json"]
+    return json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+
+
 def main() -> None:
-    """Two demos in two folders, compared."""
-    args = parser(__doc__ or "").parse_args()
+    """Twice: data, features, cache, training, in another folder and another process; then compared."""
+    options = parser(__doc__ or "")
+    options.add_argument("--epochs", type=int, default=2, help="epochs of each training (default: 2)")
+    args = options.parse_args()
     told: list[dict[str, object]] = []
     trees: list[dict[str, str]] = []
     for number in range(2):
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "demo"
-            done = subprocess.run(
-                [sys.executable, "-m", "fusecache", "demo", "--json", "--out", str(out)],
-                check=True,
-                capture_output=True,
-                text=True,
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            command(["data", "digits", "--out", f"{folder}/data"])
+            command(
+                ["extract", f"{folder}/data/manifest.csv", "--recipe", "digits", "--out", f"{folder}/cache"]
             )
-            answer = json.loads(done.stdout.splitlines()[-1])
-            run = Path(answer["train"]["run"])
-            told.append(
-                {
-                    "fingerprint": answer["cache"]["fingerprint"],
-                    "test": answer["train"]["test"],
-                    "val": answer["train"]["val"],
-                }
+            info = command(["cache", "info", f"{folder}/cache"])
+            overrides = ["--set", f"train.epochs={args.epochs}"]
+            answer = command(
+                ["train", f"{folder}/cache", "--recipe", "digits", "--out", f"{folder}/run", *overrides]
             )
-            stores = {
-                f"store/{name}": digest
-                for name, digest in file_digests(Path(answer["extract"]["cache"]) / "store").items()
+            told.append({"fingerprint": info["fingerprint"], "test": answer["test"], "val": answer["val"]})
+            kept = {f"data/{path}": digest for path, digest in file_digests(folder / "data").items()}
+            kept |= {
+                f"cache/store/{path}": digest
+                for path, digest in file_digests(folder / "cache" / "store").items()
             }
-            weights = {
-                name: hashlib.sha256((run / name).read_bytes()).hexdigest()
-                for name in ("best.safetensors", "last.safetensors", "result.json")
+            files = [folder / "cache" / "manifest.json"]
+            files += [
+                folder / "run" / each
+                for each in ("best.safetensors", "last.safetensors", "result.json", "features.npz")
+            ]
+            kept |= {
+                str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
             }
-            trees.append({**stores, **weights})
-            print(f"run {number + 1}: fingerprint {told[-1]['fingerprint']}, test {told[-1]['test']}")
+            trees.append(kept)
+            print(f"run {number + 1}: fingerprint {info['fingerprint']}, test {answer['test']}", flush=True)
     differing = sorted(name for name in {*trees[0], *trees[1]} if trees[0].get(name) != trees[1].get(name))
     figures = {
         "same_metrics": told[0]["test"] == told[1]["test"] and told[0]["val"] == told[1]["val"],
@@ -59,7 +68,7 @@ def main() -> None:
         "files_compared": len(trees[0]),
         "files_differing": differing,
     }
-    print(f"{figures['files_compared']} files of store and run compared, {len(differing)} differ")
+    print(f"{figures['files_compared']} files of data, cache and run compared, {len(differing)} differ")
     finish(args, figures)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,9 +28,10 @@ _REMEDIES: dict[int, str] = {
     errno.EROFS: "the disk is mounted read-only: choose another output folder",
     errno.EIO: "the disk reports a hardware error: check it, and use another disk",
     errno.ENOTDIR: "a part of that path is a file, not a folder: choose another path",
-    errno.EEXIST: "that path is taken by something that is not a folder: choose another path",
+    errno.EEXIST: "that path is taken by something else: choose another path",
     errno.ENOENT: "create the folder above it, or correct the path",
     errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "a symbolic link is in its place: remove the link, or choose another folder",
 }
 
 
@@ -161,7 +163,13 @@ class WriterLock:
         import fcntl
 
         with storage_errors(self._path, "lock"):
-            file = self._path.open("a+")
+            # Never through a link: the lock is emptied and written, and what a link names is not ours.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+            handle = os.open(self._path, flags, 0o666)
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                os.close(handle)
+                raise OSError(errno.EEXIST, "not a plain file")
+            file = os.fdopen(handle, "r+")
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -176,6 +184,7 @@ class WriterLock:
                 f"a cache takes one writer at a time, and process {holder or '(unknown)'} is writing "
                 f"{self._path.parent}; wait until it ends, stop it, or choose another output folder"
             ) from None
+        file.seek(0)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -74,6 +74,11 @@ def bad_rows(values: NDArray[Any], dtype: DType, *, block: int = 65_536) -> list
     return found
 
 
+def lawful_times(times: NDArray[Any]) -> bool:
+    """Whether the times ``[rows, 2]`` of a sample are finite with start <= end in every row."""
+    return bool(np.isfinite(times).all() and (times[:, 0] <= times[:, 1]).all())
+
+
 def _check_rows(rows: Rows, spec: FeatureSpec, where: str, problems: list[str]) -> bool:
     before = len(problems)
     values = rows.values
@@ -92,7 +97,7 @@ def _check_rows(rows: Rows, spec: FeatureSpec, where: str, problems: list[str]) 
         shape = list(rows.times.shape)
         if shape != [len(values), 2]:
             problems.append(f"{where}: times must be [{len(values)}, 2], got {shape}")
-        elif not bool(np.isfinite(rows.times).all() and (rows.times[:, 0] <= rows.times[:, 1]).all()):
+        elif not lawful_times(rows.times):
             problems.append(f"{where}: times must be finite with start <= end in every row")
     return len(problems) == before
 

@@ -60,6 +60,8 @@ class Loader:
         shuffle: False: in the view's order.
         labels: label columns to put into the batches.
         prefetch: gather one batch ahead in a thread.
+        most: numbers that a padded batch may have, all modalities together; a batch that would have more comes as
+            several smaller ones, in the same order, down to one sample. None: batches are never divided.
 
     Raises:
         InputError: a batch size below 1, or a label that the cache does not have.
@@ -67,21 +69,21 @@ class Loader:
 
     def __init__(
         self, view: View, *, batch_size: int, order_seed: int = 0, shuffle: bool = True, labels: Sequence[str] = (),
-        prefetch: bool = True,
+        prefetch: bool = True, most: int | None = None,
     ) -> None:  # fmt: skip
         if batch_size < 1:
             raise InputError(
                 f"batch_size must be at least 1, got {batch_size}; correct the recipe (field train.batch_size)"
             )
         self.view, self.batch_size, self.order_seed, self.shuffle = view, batch_size, order_seed, shuffle
-        self._prefetch = prefetch
+        self._prefetch, self._most = prefetch, most
         names = check_labels(view, labels)
         self._labels = {name: view.labels(name) for name in names}
         self._present = view.present()
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches of one epoch, the last and perhaps smaller one included."""
+        """Batches of one epoch, the last and perhaps smaller one included; divided ones count once."""
         return -(-len(self.view) // self.batch_size)
 
     def epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
@@ -107,7 +109,21 @@ class Loader:
             batch_size=self.batch_size,
             shuffle=self.shuffle,
         )[skip:]
+        if self._most is not None:
+            batches = [piece for items in batches for piece in self._divided(items, self._most)]
         return self._ahead(batches) if self._prefetch else self._inline(batches)
+
+    def _divided(self, items: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+        """``items`` halved until no part pads to more than ``most`` numbers, or is a single sample."""
+        cache, samples = self.view.cache, self.view.index[items]
+        steps = {
+            name: max(1, int(cache.lengths(name)[samples].max(initial=0))) for name in self.view.modalities
+        }
+        padded = len(items) * sum(count * cache.specs[name].dim for name, count in steps.items())
+        if padded <= most or len(items) < 2:
+            return [items]
+        middle = len(items) // 2
+        return self._divided(items[:middle], most) + self._divided(items[middle:], most)
 
     def _gather(self, items: NDArray[np.int64], buffers: _Buffers) -> Batch:
         view = self.view

@@ -118,6 +118,25 @@ def _newer(data: bytes) -> object:
     return None
 
 
+def _twice(data: bytes) -> list[str]:
+    """Names that an object of the file has more than once; which value counts would be the parser's whim."""
+    found: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(items)
+        if len(table) != len(items):
+            names = [name for name, _ in items]
+            found.extend(
+                f"{name!r:.80}: a name must come once in an object, got it {names.count(name)} times"
+                for name in table
+                if names.count(name) > 1
+            )
+        return table
+
+    json.loads(data, object_pairs_hook=pairs)
+    return found
+
+
 def parse_manifest(data: bytes, path: Path) -> Manifest:
     """Read a manifest from its bytes, as data: every field known, typed and within bounds.
 
@@ -144,7 +163,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
             f"a newer release reads it: `pip install -U fusecache`"
         )
     if manifest is not None:
-        problems = _check(manifest)
+        problems = [*_twice(data), *_check(manifest)]
     if problems or manifest is None:
         raise CacheError(
             several(

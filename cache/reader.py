@@ -6,8 +6,8 @@ they are first touched. Nothing is copied until a batch is gathered, and nothing
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .columns import UNLABELLED_SET, empty_labels, from_bfloat16
-from .errors import CacheError, InputError, MismatchError, several
+from .errors import CacheError, InputError, several
+from .expect import check_expected
 from .fingerprint import NO_SPLIT
 from .manifest import Manifest, load_manifest
 from .sample import Rows, Sample
 from .shardfiles import ShardFiles
-from .spec import FeatureSpec, LabelColumn, canonical_json
+from .spec import FeatureSpec, LabelColumn
 from .view import View
 from .zarrfile import STORED, ForeignRows
 
@@ -43,49 +44,8 @@ def open_cache(path: str | Path, *, expect: Mapping[str, Mapping[str, Any]] | No
     folder = Path(path)
     manifest = load_manifest(folder)
     if expect:
-        _check_expected(manifest, expect, folder)
+        check_expected(manifest, expect, folder)
     return Cache(folder.resolve(), manifest)
-
-
-def _check_expected(manifest: Manifest, expect: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    specs = {spec.modality: spec for spec in manifest.specs}
-    problems: list[str] = []
-    first = ""
-    for modality, wanted in expect.items():
-        if modality not in specs:
-            problems.append(f"modality {modality!r}: the recipe asks for it, the cache has {sorted(specs)}")
-            continue
-        fields = asdict(specs[modality])
-        producer = cast(dict[str, Any], fields.pop("producer"))
-        settings = cast(Mapping[str, Any], producer.pop("settings"))
-        pairs = [
-            (name, value, {**fields, **producer}) for name, value in wanted.items() if name != "settings"
-        ]
-        inner = cast(Mapping[str, Any], wanted.get("settings", {}))
-        pairs += [
-            (f"settings.{name}", value, {f"settings.{k}": v for k, v in settings.items()})
-            for name, value in inner.items()
-        ]
-        for name, value, there in pairs:
-            if name not in there:
-                problems.append(
-                    f"modality {modality!r}, {name}: the recipe asks for {value!r}, the cache does not have it"
-                )
-            elif canonical_json(value) != canonical_json(there[name]):
-                problems.append(
-                    f"modality {modality!r}, {name}: the recipe asks for {value!r}, the cache was made with {there[name]!r}"
-                )
-            else:
-                continue
-            option = name.removeprefix("settings.")
-            first = first or f"extract.encoders.{modality}.{option if name == 'encoder' else name}"
-    if problems:
-        field = first or "extract.encoders"
-        title = (
-            f"the cache {path} was made by another producer than the recipe asks for; extract again into another folder, "
-            f"or change the recipe (field {field})"
-        )
-        raise MismatchError(several(title, problems))
 
 
 class Cache:
@@ -185,8 +145,23 @@ class Cache:
         return self._cached(name, make)
 
     def keys(self) -> Sequence[str]:
-        """The key of every sample, in stored order."""
-        return self._strings("samples/keys")
+        """The key of every sample, in stored order.
+
+        Raises:
+            CacheError: a key that two samples have.
+        """
+
+        def make() -> list[str]:
+            keys = self._strings("samples/keys")
+            if len(set(keys)) != len(keys):
+                twice = [key for key, count in Counter(keys).items() if count > 1]
+                raise CacheError(
+                    f"{self.path}: keys must be unique, and {len(twice)} are in the cache more than once, such as "
+                    f"{twice[:3]!r:.300}; restore the store, or extract again"
+                )
+            return keys
+
+        return self._cached("keys", make)
 
     def groups(self) -> list[str]:
         """The group of every sample; ``""`` where it has none."""

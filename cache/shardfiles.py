@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import LABEL_DTYPES
+from .columns import LABEL_DTYPES, UNLABELLED_SET
 from .errors import CacheError
 from .fingerprint import ShardTable
 from .manifest import ShardInfo
@@ -24,7 +24,9 @@ from .spec import FeatureSpec, LabelColumn, digest
 from .zarrfile import (
     STORED,
     ForeignRows,
+    check_foreign_chunks,
     chunk_path,
+    foreign_errors,
     map_values,
     open_foreign,
     plain_metadata,
@@ -124,10 +126,16 @@ class ShardFiles:
                 return array.view(np.bool_)
             return array
         self._bound(name, shape, dtype)
-        return np.asarray(open_foreign(self.folder / name, shape, dtype)[...])
+        with foreign_errors(self.folder / name):
+            return np.asarray(open_foreign(self.folder / name, shape, dtype)[...])
 
     def _bound(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
-        """Refuse a foreign array whose claimed size is out of proportion to its files, before anything is allocated."""
+        """Refuse a foreign array with files that the manifest does not list, or of a size out of proportion to them.
+
+        zarr-python opens whatever it finds below the array's folder, and allocates what a chunk's header claims. So
+        both are looked at before it may.
+        """
+        self._walk(name)
         claimed = float(np.prod(shape, dtype=np.float64)) * np.dtype(dtype).itemsize
         stored = 0
         for path, (size, _) in self.info.files.items():
@@ -139,6 +147,35 @@ class ShardFiles:
                 f"{self.folder / name}: {list(shape)} {dtype} would need {claimed:.0f} bytes, and its files have {stored}; "
                 f"this is not a lawful cache"
             )
+        chunks = [
+            path
+            for path in self.info.files
+            if path.startswith(f"{name}/") and not path.endswith("/zarr.json")
+        ]
+        check_foreign_chunks(
+            self.folder / name, np.dtype(dtype).itemsize, [self.folder / path for path in chunks]
+        )
+
+    def _walk(self, relative: str) -> None:
+        """Refuse links, and files that the manifest does not list, anywhere below a folder of the shard."""
+        folder = self.path_of(relative)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise CacheError(
+                f"cannot read {folder}: {error.strerror}; restore it from a copy, or extract again"
+            ) from error
+        for entry in entries:
+            path = f"{relative}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                self._walk(path)
+            elif entry.is_symlink():
+                raise CacheError(_SYMLINK.format(entry.path))
+            elif path not in self.info.files or not entry.is_file(follow_symlinks=False):
+                raise CacheError(
+                    f"{entry.path} must be a plain file that the cache manifest lists, and is not; remove it, or restore "
+                    f"the shard from a copy"
+                )
 
     def offsets(self, name: str, n: int, total: int | None) -> NDArray[np.int64]:
         """Offsets ``[n + 1]``, proven to start at 0, never to fall and to end at ``total`` (None: anywhere).
@@ -214,7 +251,11 @@ class ShardFiles:
             )
 
     def labels(self, column: LabelColumn, revision: int) -> NDArray[Any]:
-        """A label column, its codes proven to lie in range."""
+        """A label column, its codes, numbers and flags proven to be such as the writer lets through.
+
+        Raises:
+            CacheError: naming the file and the first value that is not.
+        """
         n = self.info.samples
         shape = (n, len(column.classes)) if column.kind == "multilabel" else (n,)
         name = f"labels.{revision}/label.{column.name}"
@@ -227,6 +268,20 @@ class ShardFiles:
             raise CacheError(
                 f"{self.folder / name}: class codes must be -1 to {len(column.classes) - 1}; extract again"
             )
+        if column.kind == "float" and np.isinf(array).any():
+            at = int(np.flatnonzero(np.isinf(array))[0])
+            raise CacheError(
+                f"{self.folder / name}: a number must be finite (NaN: unlabelled), and sample {at} of the shard has "
+                f"{array[at]}; extract again"
+            )
+        if column.kind == "multilabel":
+            good = (array <= 1).all(axis=1) | (array == UNLABELLED_SET).all(axis=1)
+            if not good.all():
+                at = int(np.flatnonzero(~good)[0])
+                raise CacheError(
+                    f"{self.folder / name}: flags must be 0 and 1, or all {UNLABELLED_SET} (unlabelled), and sample {at} of "
+                    f"the shard has {array[at].tolist()!r:.80}; extract again"
+                )
         return array
 
     def table(

@@ -7,17 +7,20 @@ inside a shard file is told as samples and rows, not only as a file name.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import xxhash
 
-from .columns import bad_rows
+from .columns import bad_rows, lawful_times
 from .errors import CacheError
 from .fingerprint import ABSENT, NO_SPLIT, content_fingerprint, row_digest, sample_records
 from .manifest import MANIFEST, Manifest, manifest_bytes, parse_manifest
+from .shard import group_attributes
 from .shardfiles import ShardFiles
 from .spec import FeatureSpec
 
@@ -78,7 +81,40 @@ def verify(
             problems += _check_meaning(files, manifest, bad, records)
     if full and not problems:
         problems += _check_whole(manifest, records)
+    if full:
+        problems += _check_unlisted(cache, manifest)
     return problems
+
+
+def _check_unlisted(cache: Path, manifest: Manifest) -> Iterator[Problem]:
+    """What lies in the store and belongs to no version of the cache. Shards of a run under way are no problem."""
+    listed = {f"{info.folder}/{path}" for info in manifest.shards for path in info.files}
+    for copy in (cache / "manifests").glob("*.json"):
+        try:
+            other = parse_manifest(copy.read_bytes(), copy)
+        except (CacheError, OSError):
+            continue  # of the current version this was told; an older one that is damaged lists nothing
+        listed |= {f"{info.folder}/{path}" for info in other.shards for path in info.files}
+    known = {info.folder: info.index for info in manifest.shards}
+    for entry in sorted((cache / "store" / "shards").glob("*")):
+        folder = str(entry.relative_to(cache))
+        if entry.name == "zarr.json" and entry.is_file():
+            continue
+        if folder not in known and (entry.is_symlink() or not _is_shard(entry)):
+            yield Problem(
+                None, None, f"{entry} is not listed in the manifest, and is no shard of an unfinished run"
+            )
+        for root, _, names in os.walk(entry) if folder in known else ():
+            for path in (Path(root) / name for name in sorted(names)):
+                if str(path.relative_to(cache)) not in listed:
+                    yield Problem(known[folder], None, f"{path} is not listed in the manifest")
+
+
+def _is_shard(folder: Path) -> bool:
+    try:
+        return "work" in group_attributes(folder)[0]
+    except CacheError:
+        return False
 
 
 def _check_copies(cache: Path, manifest: Manifest, data: bytes) -> list[Problem]:
@@ -157,6 +193,12 @@ def _check_meaning(
             yield Problem(
                 index, None, f"{files.folder}: sample {table.keys.index(b'')} of the shard has an empty key"
             )
+        for i in np.flatnonzero(~(table.start <= table.end)).tolist():  # NaN is never <= anything
+            yield Problem(
+                index, None,
+                f"{files.folder}: key {table.keys[i].decode()!r:.200}: clip bounds must be start <= end, and are "
+                f"{table.start[i]} and {table.end[i]}",
+            )  # fmt: skip
         records += sample_records(table, manifest.splits)
     except UnicodeDecodeError as error:
         yield Problem(
@@ -190,6 +232,12 @@ def _check_modality(files: ShardFiles, spec: FeatureSpec, revision: int) -> Iter
             yield Problem(info.index, name, f"{who}: the rows or their times are not those that were written")
         elif found := bad_rows(rows, spec.dtype):
             yield Problem(info.index, name, f"{who}: inf or NaN in row {found[0]} of the sample")
+        elif when is not None and not math.isfinite(when):
+            yield Problem(
+                info.index, name, f"{who}: the start must be a finite number of seconds, and is {when}"
+            )
+        elif times is not None and not lawful_times(times[a:b]):
+            yield Problem(info.index, name, f"{who}: times must be finite with start <= end in every row")
 
 
 def _check_whole(manifest: Manifest, records: list[tuple[bytes, bytes]]) -> Iterator[Problem]:

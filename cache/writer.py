@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from .atomic import WriterLock, publish_folder, remove_folder, replace_file, storage_errors
 from .columns import encode_shard
-from .errors import InputError, MismatchError, several
+from .errors import InputError, MismatchError, StorageError, several
 from .fingerprint import content_fingerprint, sample_records, work_of_content
 from .manifest import MANIFEST, Manifest, ShardInfo, load_manifest, publish_manifest
 from .sample import Sample
@@ -67,9 +67,12 @@ class CacheWriter:
         """Take the cache's lock, sweep leftovers of killed writers, and check that an old cache has these specs.
 
         Raises:
-            StorageError: another writer is at work, or the disk refused.
+            StorageError: another writer is at work, the disk refused, or a folder of the cache is a symbolic link.
+            InputError: the folder holds files that are not a cache's.
             MismatchError: the folder holds a cache of other specs, labels or splits; all differences are listed.
         """
+        _refuse_links(self.path)
+        _refuse_foreign(self.path)
         with storage_errors(self.path, "make the cache folder"):
             for folder in (self.path / "store" / "shards", self.path / "manifests", self.path / "provenance"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -307,6 +310,28 @@ class CacheWriter:
         self._manifest = manifest
         self._committed = True
         return manifest
+
+
+def _refuse_links(cache: Path) -> None:
+    """A cache may be reached through a link; its own folders may not be links, or writing would leave the cache."""
+    parts = ("store", "store/shards", "manifests", "provenance", ".partial")
+    if linked := [str(cache / part) for part in parts if (cache / part).is_symlink()]:
+        raise StorageError(
+            f"a cache must hold its own folders, and {', '.join(linked)} is a symbolic link; remove the link, or choose "
+            f"another output folder"
+        )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A cache is written into a new or empty folder, or into one that holds a cache; never among other files."""
+    if not path.is_dir() or any((path / name).exists() for name in (".lock", MANIFEST, "store")):
+        return
+    others = sorted(entry.name for entry in path.iterdir())
+    if others:
+        raise InputError(
+            f"the folder {path} must be new, empty or a cache, and it holds other files such as {others[0]!r}; name "
+            "another folder"
+        )
 
 
 def _provenance_bytes(provenance: Mapping[str, Any]) -> bytes:

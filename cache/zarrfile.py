@@ -9,11 +9,14 @@ reader still sees a lawful array. Deliberately not here: any other layout; those
 from __future__ import annotations
 
 import functools
+import json
+import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,8 +196,134 @@ class ForeignRows:
         self.shape = (rows, dim)
         self.dtype: np.dtype[Any] = np.dtype(STORED[dtype])
 
+        self._folder = folder
+
     def __getitem__(self, rows: slice) -> NDArray[Any]:
-        return np.asarray(self._array[rows])
+        with foreign_errors(self._folder):
+            return np.asarray(self._array[rows])
+
+
+@contextmanager
+def foreign_errors(folder: Path) -> Generator[None]:
+    """Turn what zarr-python and its codecs raise over damaged chunks into a :class:`CacheError` that names the array."""
+    try:
+        yield
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        OSError,
+    ) as error:
+        raise CacheError(
+            f"{folder} cannot be decoded ({type(error).__name__}: {str(error)[:200]}); restore it from a copy, or extract "
+            f"again"
+        ) from error
+
+
+_CODECS = frozenset({"bytes", "transpose", "crc32c", "zstd", "sharding_indexed"})
+"""Codecs of foreign arrays. Of every one of them the decoded size of a chunk is known before it is decoded."""
+_SLACK = 64
+"""Bytes that a checksum codec may add to a chunk."""
+_NOWHERE = (1 << 64) - 1
+
+
+def _zstd_size(head: bytes) -> int | None:
+    """Decoded bytes that the header of a zstd frame states (RFC 8878, 3.1.1.1); None: no frame, or it does not say.
+
+    >>> _zstd_size(bytes.fromhex("28b52ffd 20 05")), _zstd_size(b"plain bytes")
+    (5, None)
+    """
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    single = head[4] >> 5 & 1
+    size = (single, 2, 4, 8)[head[4] >> 6]
+    at = 5 + (1 - single) + (0, 1, 2, 4)[head[4] & 3]
+    if not size or len(head) < at + size:
+        return None
+    return int.from_bytes(head[at : at + size], "little") + (256 if size == 2 else 0)
+
+
+def _chain(codecs: Any) -> dict[str, Mapping[str, Any]]:
+    """Codec name to its configuration, each known and named once.
+
+    Raises:
+        ValueError: saying which is not.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for codec in cast("list[Any]", codecs):
+        name: Any = codec if isinstance(codec, str) else codec["name"]
+        if name not in _CODECS or name in found:
+            raise ValueError(f"codec {name!r:.60} is unknown here or comes twice")
+        found[name] = {} if isinstance(codec, str) else codec.get("configuration", {})
+    return found
+
+
+def check_foreign_chunks(folder: Path, itemsize: int, chunks: Sequence[Path]) -> None:
+    """Prove that no chunk of a foreign array decodes to more bytes than its shape has.
+
+    Args:
+        folder: the array's folder.
+        itemsize: bytes of a number.
+        chunks: its chunk files.
+
+    Raises:
+        CacheError: a codec without a known size, or a chunk that claims another one; the file is named.
+    """
+    path = folder / "zarr.json"
+    try:
+        if os.stat(path).st_size > 1 << 20:
+            raise ValueError("more than a megabyte of metadata")
+        metadata: Any = json.loads(path.read_bytes())
+        shape: list[int] = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        chain = _chain(metadata["codecs"])
+        sharding = chain.get("sharding_indexed")
+        inner = _chain(sharding["codecs"]) if sharding is not None else chain
+        if sharding is not None and ("sharding_indexed" in inner or len(chain) > 1):
+            raise ValueError("codecs around sharding, or sharding inside sharding")
+        if sharding is not None and not {"bytes", "crc32c"}.issuperset(_chain(sharding["index_codecs"])):
+            raise ValueError("an encoded shard index")
+        if "zstd" not in inner:
+            return
+        piece: list[int] = shape if sharding is None else sharding["chunk_shape"]
+        most = math.prod(piece) * itemsize + _SLACK
+        count = math.prod(-(-n // m) for n, m in zip(shape, piece, strict=True))
+        for path in chunks:
+            with path.open("rb") as file:
+                for at in [0] if sharding is None else _inner_chunks(file, count, sharding):
+                    file.seek(at)
+                    size = _zstd_size(file.read(18))
+                    if size is None or size > most:
+                        raise ValueError(
+                            f"a chunk must decode to at most {most} bytes, and its header says {size}"
+                        )
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        OSError,
+    ) as error:
+        raise CacheError(
+            f"{folder} is not a readable Zarr v3 array of a cache ({str(error)[:200]}; codecs may be "
+            f"{', '.join(sorted(_CODECS))}); restore it, or extract again"
+        ) from error
+
+
+def _inner_chunks(file: IO[bytes], count: int, sharding: Mapping[str, Any]) -> list[int]:
+    """Where the inner chunks of a shard file begin, from its index."""
+    checked = "crc32c" in _chain(sharding["index_codecs"])
+    size = count * 16 + (4 if checked else 0)
+    whole = os.fstat(file.fileno()).st_size
+    if size > whole:
+        raise ValueError(f"a shard index of {size} bytes in a file of {whole}")
+    file.seek(0 if sharding.get("index_location", "end") == "start" else whole - size)
+    index = np.frombuffer(file.read(count * 16), "<u8")[::2]
+    return [int(at) for at in index[index != _NOWHERE]]
 
 
 def open_foreign(folder: Path, shape: tuple[int, ...], dtype: str) -> Any:
@@ -223,7 +352,7 @@ def open_foreign(folder: Path, shape: tuple[int, ...], dtype: str) -> Any:
             f"{folder} must be {dtype} {list(shape)} by the cache manifest, and is {kind} {list(found)}; "
             f"restore it, or extract again"
         )
-    if chunk > 2 * int(np.prod(shape, dtype=np.float64)) + (1 << 26):
+    if chunk > 2 * int(np.prod(shape, dtype=np.float64)) + (1 << 22):
         raise CacheError(
             f"{folder}: a chunk of {chunk} numbers is absurd for an array of {list(shape)}; extract again"
         )

@@ -2,11 +2,12 @@
 
 from .clip import Clip, ClipError
 from .config import EncoderConfig, ExtractConfig
-from .encoder import ENCODERS, Encoder, Needs, build_encoder
+from .encoder import ENCODERS, Encoder, Needs, build_encoder, resolved_settings
 from .media import MediaManifest, MediaRow, read_manifest
 from .progress import Event
 from .rejects import Flag, Reject
 from .runner import ExtractReport, extract
+from .weights import recorded_weights
 
 __all__ = [
     "ENCODERS",
@@ -25,4 +26,6 @@ __all__ = [
     "build_encoder",
     "extract",
     "read_manifest",
+    "recorded_weights",
+    "resolved_settings",
 ]

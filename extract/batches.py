@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fusecache.cache import InputError, Rows, Seconds
+from fusecache.cache import FeatureSpec, InputError, Rows, Seconds
+from fusecache.cache.columns import bad_rows, to_bfloat16
 
 from .clip import Clip
 from .encoder import Encoder
@@ -20,6 +21,28 @@ WAITING_BYTES = 256 << 20
 """Prepared items that may wait for a full batch; beyond it the largest bucket is run as it is."""
 
 Finish: TypeAlias = Callable[[Rows], None]
+
+
+def misfit(rows: Rows, spec: FeatureSpec) -> str:
+    """Why rows cannot be stored as ``spec`` says, in a sentence; empty where they can.
+
+    Only what depends on the medium is looked at: numbers that are not finite after the cast, and times.
+    """
+    values = np.asarray(rows.values, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = to_bfloat16(values) if spec.dtype == "bfloat16" else values.astype(spec.dtype)
+    if values.ndim == 2 and (bad := bad_rows(stored, spec.dtype)):
+        line = values[bad[0]]
+        limit = 65_504 if spec.dtype == "float16" else 3e38
+        value = line[~(np.abs(line) <= limit)]
+        told = f"the value {value[0]}" if len(value) else "a value"
+        return (
+            f"{len(bad)} of {len(values)} rows hold numbers that do not fit {spec.dtype}, row {bad[0]} {told}"
+        )
+    times = np.zeros((0, 2)) if rows.times is None else rows.times
+    if not np.isfinite(rows.start) or not np.isfinite(times).all() or (times[:, 0] > times[:, 1]).any():
+        return "the times of the rows are not finite, or end before they start"
+    return ""
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from fusecache.cache import Seconds
 from .clip import Clip, ClipError
 from .decode import NoStreamError, Source, read_start
 from .encoder import Needs, missing_extra
+from .stated import MEDIA_FORMATS, STATED, read_stated
 from .tracks import Bounds, Pictures, Sound, resample
 
 if TYPE_CHECKING:
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 
 SLACK = 0.15
 """Seconds that may be missing at the end of a track before it counts as partial, besides two frames."""
-UNSTATED = frozenset(
-    ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "aac", "ac3", "mp3", "mjpeg", "gif", "ogg", "dv")
-)
-"""Formats whose header does not say how long the file is: libav guesses from what is there."""
+STEP = 0.05
+"""Seconds by which sound may end before an asked end without a remark."""
 
 
 def decode_container(source: Source, needs: Sequence[Needs], *, max_bytes: int) -> list[Clip | ClipError]:
@@ -39,32 +38,39 @@ def decode_container(source: Source, needs: Sequence[Needs], *, max_bytes: int) 
     try:
         import av
         import av.logging
-        from av.error import FFmpegError
+        from av.error import ArgumentError, FFmpegError
     except ImportError as error:
         raise missing_extra("Decoding sound and video", error) from error
     av.logging.set_level(None)
-    header = read_start(source.path)
+    read_start(source.path)
+    # A file may be a script or playlist that has other files read in its place: neither is opened, and nothing is
+    # fetched over a network.
+    limits = {"protocol_whitelist": "file", "format_whitelist": ",".join(MEDIA_FORMATS)}
     try:
-        # The prefix and the list keep a hostile playlist from reaching the network.
-        container = av.open(f"file:{source.path}", options={"protocol_whitelist": "file"})
+        container = av.open(f"file:{source.path}", options=limits)
+    except ArgumentError as error:
+        raise ClipError(
+            "the file is not of a known format of sound or video; playlists and scripts that name other files are "
+            "refused"
+        ) from error
     except (FFmpegError, OSError, ValueError) as error:
         raise ClipError(f"the file cannot be opened as sound or video ({_reason(error)})") from error
     with container:
-        return _Pass(container, source, needs, max_bytes, header).run()
+        return _Pass(container, source, needs, max_bytes).run()
 
 
 class _Pass:
     """One walk over an open container."""
 
     def __init__(
-        self, container: InputContainer, source: Source, needs: Sequence[Needs], max_bytes: int, header: bytes
+        self, container: InputContainer, source: Source, needs: Sequence[Needs], max_bytes: int
     ) -> None:
         from av.stream import Disposition
 
         self.container = container
         self.source = source
         self.needs = needs
-        self.header = header
+        self.max_bytes = max_bytes
         self.bounds = Bounds(source.start or 0.0, float("inf") if source.end is None else source.end)
         self.zero = max(0.0, (container.start_time or 0) / 1e6)
         self.packets_end = 0.0
@@ -77,7 +83,10 @@ class _Pass:
         self.audio = next(iter(container.streams.audio), None)
         self.tracks: dict[int, Pictures | Sound] = {}
         wanted = {need.stream for need in needs}
-        if self.video is not None and "video" in wanted:
+        for stream, what in ((self.video, "pictures"), (self.audio, "sound")):
+            if stream is not None and _undecodable(stream):
+                self.failed[stream.index] = ClipError(f"there is no decoder for the {what} of this file")
+        if self.video is not None and "video" in wanted and self.video.index not in self.failed:
             self.tracks[self.video.index] = Pictures(
                 bounds=self.bounds,
                 grids=sorted({need.fps for need in needs if need.stream == "video" and need.fps is not None}),
@@ -85,7 +94,7 @@ class _Pass:
                 max_bytes=max_bytes,
                 assumed_step=float(1 / (self.video.guessed_rate or self.video.average_rate or 25)),
             )
-        if self.audio is not None and "audio" in wanted:
+        if self.audio is not None and "audio" in wanted and self.audio.index not in self.failed:
             self.tracks[self.audio.index] = Sound(bounds=self.bounds, max_bytes=max_bytes)
         for index in self.tracks:
             container.streams[index].codec_context.thread_count = 1
@@ -150,10 +159,10 @@ class _Pass:
 
     def _pictures(self) -> Clip:
         track = self.tracks.get(self.video.index) if self.video is not None else None
+        if self.video is not None and self.video.index in self.failed:
+            raise self.failed[self.video.index]
         if self.video is None or not isinstance(track, Pictures):
             raise NoStreamError("the file has no video track")
-        if self.video.index in self.failed:
-            raise self.failed[self.video.index]
         self._check(self.video.index, "picture", len(track.pixels))
         start = track.start or 0.0
         return Clip(
@@ -164,18 +173,27 @@ class _Pass:
             pts=np.asarray(track.times),
             start=start,
             duration=track.end - start,
-            flags=self._flags(self.video, track, 2 * track.assumed_step + SLACK),
+            flags=self._flags(self.video, track, 2 * track.assumed_step + SLACK, track.assumed_step),
         )
 
     def _sound(self, need: Needs) -> Clip:
         track = self.tracks.get(self.audio.index) if self.audio is not None else None
+        if self.audio is not None and self.audio.index in self.failed:
+            raise self.failed[self.audio.index]
         if self.audio is None or not isinstance(track, Sound):
             raise NoStreamError("the file has no sound track")
-        if self.audio.index in self.failed:
-            raise self.failed[self.audio.index]
         wave, start = track.wave()
         self._check(self.audio.index, "sound", len(wave))
         rate = need.rate or track.rate
+        if len(wave) * rate // track.rate * 4 > self.max_bytes:
+            raise ClipError(
+                f"{len(wave) / track.rate:.1f} s of sound at {rate} samples per second need more than "
+                f"max_clip_bytes={self.max_bytes}; cut it with start and end"
+            )
+        finite = np.isfinite(wave)
+        if not finite.all():
+            bad = int(np.argmin(finite))
+            raise ClipError(f"the sound is {wave[bad]}, not a number, at {start + bad / track.rate:.3f} s")
         return Clip(
             key="",
             stream="audio",
@@ -184,7 +202,7 @@ class _Pass:
             rate=rate,
             start=start,
             duration=len(wave) / track.rate,
-            flags=self._flags(self.audio, track, SLACK),
+            flags=self._flags(self.audio, track, SLACK, STEP),
         )
 
     def _check(self, index: int, what: str, count: int) -> None:
@@ -205,15 +223,18 @@ class _Pass:
             )
         raise ClipError(f"the {what} track is empty (length zero)")
 
-    def _flags(self, stream: Any, track: Pictures | Sound, slack: Seconds) -> tuple[str, ...]:
+    def _flags(self, stream: Any, track: Pictures | Sound, slack: Seconds, step: Seconds) -> tuple[str, ...]:
         """What a reader should know; compares what came with what the container stated."""
         flags = set(track.flags)
         whole = None if self.container.duration is None else (self.container.duration / 1e6)
         stated: Seconds | None = None
         if stream.duration and stream.time_base:
             stated = float((stream.duration + (stream.start_time or 0)) * stream.time_base) - self.zero
-        unstated = bool(UNSTATED & set(self.container.format.name.split(","))) or (
-            whole is None and stated is None
+        said = read_stated(self.source.path)
+        unstated = (
+            said.unknown
+            or not STATED & set(self.container.format.name.split(","))
+            or (whole is None and stated is None)
         )
         ended = (
             "" if stream.index not in self.broken else f"; the decoder stopped: {self.broken[stream.index]}"
@@ -225,28 +246,27 @@ class _Pass:
             flags.add(f"partial (decoded to {track.end:.2f} s of {expected:.2f} s)")
         elif not unstated and self.at_end and whole is not None:
             expected = min(whole, self.bounds.end)
-            if self.packets_end < expected - max(slack, 0.01 * whole if stated is None else 0):
+            reach = expected - max(slack, 0.01 * whole if stated is None else 0)
+            if self.packets_end + self.zero < reach:
                 flags.add(f"partial (the file ends at {self.packets_end:.2f} s of {expected:.2f} s)")
-        size = stated_bytes(self.header)
-        if size is not None and not track.done:
-            there = os.stat(self.source.path).st_size
-            if size > there:
-                flags.add(f"partial (the header states {size} bytes, the file has {there})")
-            unstated = size <= 8
+            elif self.packets_end < reach:  # whole if the length counts from 0 and not from the first packet
+                unstated = True
+        there = os.stat(self.source.path).st_size
+        if said.size is not None and not track.done:
+            if said.size > there:
+                flags.add(f"partial (the header states {said.size} bytes, the file has {there})")
+            elif said.size + said.size % 2 < there:
+                flags.add("trailing_bytes")
+        if self.bounds.end < float("inf") and track.end < self.bounds.end - step:
+            flags.add("clip_ends_early")
         if unstated and not any(flag.startswith("partial") for flag in flags):
             flags.add("length_unverified")
         return tuple(sorted(flags))
 
 
-def stated_bytes(header: bytes) -> int | None:
-    """Size of a WAV or AIFF file by its first bytes, which libav does not hold against the file; None: another format.
-
-    A header that was never completed says 0 or the largest number: 8 is returned, no size.
-    """
-    if header[:4] in (b"RIFF", b"FORM") and header[8:12] in (b"WAVE", b"AIFF", b"AIFC"):
-        size = int.from_bytes(header[4:8], "little" if header[:4] == b"RIFF" else "big")
-        return 8 if size in (0, 0xFFFFFFFF) else size + 8
-    return None
+def _undecodable(stream: Any) -> bool:
+    """Whether libav knows no decoder for a track, or its header makes none possible."""
+    return stream.codec_context is None
 
 
 def _reason(error: Exception) -> str:

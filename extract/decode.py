@@ -11,6 +11,7 @@ This module deliberately does not guard against decoders that hang or crash: :mo
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def decode(source: Source, needs: Sequence[Needs], *, max_bytes: int) -> list[Cl
     """
     try:
         if source.kind == "text":
-            clip = _text(source)
+            clip = _text(source, max_bytes)
             return [clip for _ in needs]
         if source.kind == "image":
             clip = _image(source, max_bytes)
@@ -90,10 +91,13 @@ def read_start(path: str) -> bytes:
     return start
 
 
-def _text(source: Source) -> Clip:
+def _text(source: Source, max_bytes: int) -> Clip:
     text = source.text
     if source.path:
         read_start(source.path)
+        size = os.stat(source.path).st_size
+        if size > max_bytes:
+            raise ClipError(f"the text of {size} bytes needs more than max_clip_bytes={max_bytes}")
         data = Path(source.path).read_bytes()
         try:
             text = data.decode("utf-8-sig")
@@ -117,6 +121,8 @@ def _image(source: Source, max_bytes: int) -> Clip:
                 raise ClipError(
                     f"the image of {width}x{height} pixels needs more than max_clip_bytes={max_bytes}"
                 )
+            _check_mode(opened.mode, opened.format)
+            pictures = int(getattr(opened, "n_frames", 1))
             opened.load()
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I"):
@@ -129,7 +135,22 @@ def _image(source: Source, max_bytes: int) -> Clip:
         raise ClipError("the file is not an image of a known format") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ClipError(f"the image is damaged or truncated ({error})") from error
-    return Clip(key="", stream="image", source=source.path, frames=cast("NDArray[np.uint8]", pixels[None]))
+    return Clip(
+        key="",
+        stream="image",
+        source=source.path,
+        frames=cast("NDArray[np.uint8]", pixels[None]),
+        flags=(f"first_of_{pictures}_pictures",) if pictures > 1 else (),
+    )
+
+
+def _check_mode(mode: str, form: str | None) -> None:
+    """Refuse numbers of which nobody knows what is black and what is white."""
+    if mode == "F" or (mode == "I" and form not in ("PNG", "PPM")):  # there, I holds 16 bits
+        raise ClipError(
+            f"the image holds {'float' if mode == 'F' else '32-bit'} numbers, which have no agreed black and white; convert "
+            "it to 8 or 16 bits"
+        )
 
 
 def check_decoders(kinds: Sequence[Stream]) -> None:

@@ -106,17 +106,21 @@ class DinoV3:
         return load_network(self.weights, self.family, self.modality, self.device)
 
     @property
-    def spec(self) -> FeatureSpec:
-        """Rows of 384: without a clock for images, with the times of their frames for video."""
-        settings: dict[str, Any] = {
+    def settings(self) -> dict[str, Any]:
+        """What decides the rows beside the weights: every option with its value."""
+        return {
             "version": 1,
             "layer": "last",
             "norm": "final",
             "output": self.output,
+            "stream": self.stream,
+            "fps": self.fps,
             "preprocessing": "uint8 antialiased bilinear 256x256, imagenet mean and deviation",
         }
-        if self.stream == "video":
-            settings["fps"] = self.fps
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """Rows of 384: without a clock for images, with the times of their frames for video."""
         grid = (SIDE // PATCH, SIDE // PATCH) if self.output == "patches" and self.stream == "image" else None
         return FeatureSpec(
             modality=self.modality,
@@ -131,7 +135,7 @@ class DinoV3:
                 encoder=self.family.encoder,
                 weights=self.network.weights,
                 weights_hash=self.network.weights_hash,
-                settings=settings,
+                settings=self.settings,
                 decode=DECODE_RULES[self.stream],
                 compute_dtype=compute_dtype(self.device),
             ),

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from fusecache.cache import DType, FeatureSpec, InputError, MissingExtraError, Rows, Stream
 
 from .clip import Clip
+from .config import EncoderConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +154,43 @@ def build_encoder(
             f"Known: {', '.join(known) or 'none'}"
         )
     return factory(modality=modality, weights=weights, dtype=dtype, device=device, **options)
+
+
+def resolved_settings(config: EncoderConfig, modality: str) -> dict[str, Any] | None:
+    """The settings that the producer of an encoder's features records, defaults filled in.
+
+    No network is loaded, and the weights need not be here: an encoder that names its ``settings`` is asked for them
+    alone. One that does not, of a user's own, is asked for its ``spec``.
+
+    Args:
+        config: the encoder of a recipe.
+        modality: its name in the cache.
+
+    Returns:
+        Option to value; None where a library or the user's module is not installed, so that nothing can be said.
+
+    Raises:
+        InputError: unknown encoder or option, or a value that it does not take.
+    """
+
+    def build(weights: str) -> Encoder:
+        return build_encoder(
+            config.encoder, modality=modality, weights=weights, dtype=config.dtype, options=config.options
+        )
+
+    try:
+        try:
+            encoder = build("random" if config.weights and config.encoder in ENCODERS else config.weights)
+        except InputError:
+            encoder = build(config.weights)  # says what is wrong of what was written
+        own: Mapping[str, Any] | None = getattr(encoder, "settings", None)
+        return dict(encoder.spec.producer.settings if own is None else own)
+    except MissingExtraError:
+        return None
+    except InputError as error:
+        if isinstance(error.__cause__, ImportError):
+            return None
+        raise
 
 
 def _factory(name: str, where: str) -> Callable[..., Encoder]:

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -43,6 +45,9 @@ FILE_COLUMNS: Mapping[str, Stream] = {
 }
 PLAIN_COLUMNS = ("key", *FILE_COLUMNS, "text", "start", "end", "split", "group", "parent", "position")
 PREFIXES = ("label.", "value.", "tags.")
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+"""A number as text: what Python takes beside it, such as ``1_0``, is a slip."""
+MAX_POSITION = 1 << 53
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +120,12 @@ def read_manifest(path: str | Path) -> MediaManifest:
     """
     path = Path(path)
     if path.is_dir():
+        for name in ("manifest.csv", "manifest.jsonl", "manifest.parquet"):
+            if (path / name).exists():
+                raise InputError(
+                    f"the folder {path} holds a media manifest, {name}, which would be passed over when the folder itself is "
+                    f"named; name {path / name}, or move it away to take the folder's files without it"
+                )
         root, columns, raws = path, ("key", *FILE_COLUMNS), read_folder(path)
     elif path.is_file():
         root, (columns, raws) = path.parent, read_table(path)
@@ -133,6 +144,9 @@ def read_manifest(path: str | Path) -> MediaManifest:
     rows = [row for raw in raws if (row := _parse_row(raw, offers_sound, problems)) is not None]
     _check_unique(rows, problems)
     labels = _label_columns(columns, rows, problems)
+    splits = tuple(dict.fromkeys(row.split for row in rows if row.split))
+    problems += _look_alikes("split", splits)
+    problems += [line for column in labels for line in _look_alikes(f"label {column.name!r}", column.classes)]
     if problems:
         raise InputError(several(f"The media manifest {path} has {len(problems)} problems", problems))
     stamps = {name: _stamp(root / name) for row in rows for name in row.files.values()}
@@ -148,7 +162,7 @@ def read_manifest(path: str | Path) -> MediaManifest:
         rows=tuple(rows),
         columns=tuple(columns),
         labels=labels,
-        splits=tuple(dict.fromkeys(row.split for row in rows if row.split)),
+        splits=splits,
         stamps=stamps,
     )
 
@@ -203,7 +217,11 @@ def _parse_row(raw: RawRow, offers_sound: bool, problems: list[str]) -> MediaRow
             wrong(column, "must be one word or number", "write a single value")
             return ""
         text = str(value)
-        if not text.isprintable() and column not in ("text", "key"):
+        if isinstance(value, float) and not math.isfinite(value):
+            wrong(column, "must be a word or a finite number", "leave absent values empty (null)")
+        elif text != text.strip() and column not in ("text", *FILE_COLUMNS):
+            wrong(column, "must not begin or end with a blank", "remove the blanks around it")
+        elif not text.isprintable() and column not in ("text", "key"):
             wrong(column, "must be printable text", "remove the control characters")
         elif not _encodable(text):
             wrong(column, "must be valid Unicode text", "remove the lone surrogates")
@@ -214,8 +232,9 @@ def _parse_row(raw: RawRow, offers_sound: bool, problems: list[str]) -> MediaRow
         if value == "":
             return None
         try:
-            found = math.nan if isinstance(value, list | bool) else float(value)
-        except ValueError:
+            plain = not isinstance(value, str) or NUMBER.fullmatch(value.strip())
+            found = float(value) if plain and not isinstance(value, list | bool) else math.nan
+        except (ValueError, OverflowError):
             found = math.nan
         if not math.isfinite(found):
             wrong(column, "must be a number", "write it with a decimal point, or leave the cell empty")
@@ -245,8 +264,10 @@ def _parse_row(raw: RawRow, offers_sound: bool, problems: list[str]) -> MediaRow
         wrong("start", "must be 0 or more", "times count from the beginning of the file")
     if end is not None and end <= (start or 0.0):
         wrong("end", f"must be after start ({start or 0.0} s)", "swap or mend the bounds")
-    if position is not None and position != int(position):
-        wrong("position", "must be a whole number", "count the clips of a parent 0, 1, 2, ...")
+    if position is not None and (position != int(position) or abs(position) > MAX_POSITION):
+        wrong(
+            "position", "must be a whole number", "count the clips of a parent 0, 1, 2, ... (at most 2**53)"
+        )
     labels: dict[str, str | float | tuple[str, ...]] = {}
     for column in cells:
         kind, dot, name = column.partition(".")
@@ -257,6 +278,8 @@ def _parse_row(raw: RawRow, offers_sound: bool, problems: list[str]) -> MediaRow
             if value is not None:
                 labels[name] = value
         elif kind == "tags":
+            if any(tag != tag.strip() for tag in _tags(cells[column])):
+                wrong(column, "classes must not begin or end with a blank", "remove the blanks around |")
             labels[name] = tuple(dict.fromkeys(tag for tag in _tags(cells[column]) if tag))
         else:
             labels[name] = word(column)
@@ -288,6 +311,18 @@ def _encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _look_alikes(what: str, names: Iterable[str]) -> list[str]:
+    """Names that differ only in case or in how their accents are encoded: one class, written in two ways."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(unicodedata.normalize("NFC", name.strip().casefold()), []).append(name)
+    return [
+        f"{what}: {' and '.join(map(ascii, group))} differ only in case or encoding; write one of them everywhere"
+        for group in alike.values()
+        if len(group) > 1
+    ]
 
 
 def _check_unique(rows: Iterable[MediaRow], problems: list[str]) -> None:

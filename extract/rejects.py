@@ -21,7 +21,7 @@ class Reject:
     modality: str
     """The modality that failed; empty where the row as a whole is at fault."""
     stage: str
-    """``open``, ``decode``, ``prepare``, ``timeout``, ``crash`` or ``plan``."""
+    """``open``, ``decode``, ``prepare``, ``encode``, ``timeout``, ``crash`` or ``plan``."""
     reason: str
     source: str
     """Path of the file as the media manifest has it, or ``inline text``."""

@@ -140,8 +140,8 @@ def _read_jsonl(path: Path) -> tuple[tuple[str, ...], list[RawRow]]:
         if not line.strip():
             continue
         try:
-            value: object = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            value: object = json.loads(line, object_pairs_hook=_once, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
             problems.append(f"line {index}: not JSON ({error}); write one object per line")
             continue
         if not isinstance(value, dict):
@@ -154,6 +154,18 @@ def _read_jsonl(path: Path) -> tuple[tuple[str, ...], list[RawRow]]:
     if problems:
         raise InputError(several(f"The media manifest {path} is not a table", problems))
     return tuple(columns), rows
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose names differ; JSON itself would keep the last of two values and drop the other."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"the name {', '.join(map(repr, twice))} comes more than once in one object")
+    return dict(pairs)
+
+
+def _no_constant(text: str) -> object:
+    raise ValueError(f"{text} is not a JSON number; write null for an absent value")
 
 
 def _read_parquet(path: Path) -> tuple[tuple[str, ...], list[RawRow]]:

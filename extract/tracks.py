@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 GAP = 0.02
 """Seconds by which sound may jump before silence fills the gap; containers round their times to 1 ms."""
+LONGEST_GAP = 5.0
+"""Seconds of silence that are made up at most; beyond, the sound ends."""
+LOWEST_RATE = 1000
+"""Samples per second: no sound that was recorded has fewer, and each becomes many."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,11 @@ class Pictures:
     _held: VideoFrame | None = None
     _time: Seconds = 0.0
     _seen: int = 0
+    _last: Seconds = float("-inf")
+    """Time of the last frame, wanted or not."""
+    _before: VideoFrame | None = None
+    """The last frame before the bounds: it is on screen until the next."""
+    _steps: list[Seconds] = field(default_factory=list[Seconds])
     _points: list[int] = field(default_factory=list[int])
 
     def add(self, frame: VideoFrame, zero: Seconds) -> None:
@@ -69,13 +78,25 @@ class Pictures:
         self._seen += 1
         if frame.is_corrupt:
             self.flags.add("partial (the decoder reports damaged pictures)")
+        if time < self._last - 2 * self.assumed_step:
+            _note_backward(self.flags, self._last)
+        elif time > self._last:
+            if self.start is not None:
+                self._steps.append(time - self._last)
+            self._last = time
         if time < self.bounds.start - 1e-6:
+            self._before = frame if time == self._last else self._before
             return
+        if self._before is not None and time > self.bounds.start + min(0.02, self.assumed_step / 2):
+            self._begin(self._before, self.bounds.start)
+        self._before = None
         if time >= self.bounds.end - 1e-6:
             self.done = True
+            if self._held is not None:
+                self.end = self.bounds.end
             return
         if self.start is None:
-            self.start, self._points = time, [0] * len(self.grids)
+            self._begin(frame, time)
         elif time <= self._time:
             return  # a repeated or backward time adds no picture to the clock
         else:
@@ -88,8 +109,18 @@ class Pictures:
         )
         self.end = min(time + step, self.bounds.end)
 
+    def _begin(self, frame: VideoFrame, time: Seconds) -> None:
+        """Start the clip with a frame that is on screen at ``time``."""
+        self.start, self._points = time, [0] * len(self.grids)
+        self._held, self._time = frame, time
+
     def finish(self) -> None:
         """Settle the last frame: it stands for every point before the end."""
+        if self._before is not None and self._last + self.assumed_step > self.bounds.start + 1e-6:
+            self._begin(self._before, self.bounds.start)
+            self.end = min(self._last + self.assumed_step, self.bounds.end)
+        if _has_hole(self._steps):
+            self.flags.add("pictures_missing")
         if self._held is not None:
             self._settle(self.end - 1e-6 / max(self.grids, default=1.0))
 
@@ -128,6 +159,8 @@ class Sound:
     flags: set[str] = field(default_factory=set[str])
     done: bool = False
     _count: int = 0
+    _last: Seconds = float("-inf")
+    """Time after the last frame, wanted or not."""
     _parts: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
 
     @property
@@ -148,7 +181,16 @@ class Sound:
             raise ClipError(
                 f"the sound changes from {self.rate} to {frame.sample_rate} samples per second in mid-file"
             )
-        if time + frame.samples / frame.sample_rate <= self.bounds.start:
+        if frame.sample_rate < LOWEST_RATE:
+            raise ClipError(
+                f"the sound has {frame.sample_rate} samples per second by its header, which no recording has; at least "
+                f"{LOWEST_RATE} are needed"
+            )
+        after = time + frame.samples / frame.sample_rate
+        if after < self._last - GAP:
+            _note_backward(self.flags, self._last)
+        self._last = max(self._last, after)
+        if after <= self.bounds.start:
             return
         if time >= self.bounds.end:
             self.done = True
@@ -158,6 +200,10 @@ class Sound:
             self.rate, self.start = frame.sample_rate, time
         elif abs(time - self.end) > GAP:
             jump = round((time - self.end) * self.rate)
+            if jump > LONGEST_GAP * self.rate:
+                self.flags.add(f"partial (no sound from {self.end:.2f} s to {time:.2f} s)")
+                self.done = True
+                return
             self.flags.add("gap_filled")
             if jump > 0:
                 self._check_room(jump)
@@ -188,6 +234,21 @@ class Sound:
     def _keep(self, part: NDArray[np.float32]) -> None:
         self._count += len(part)
         self._parts.append(part)
+
+
+def _note_backward(flags: set[str], at: Seconds) -> None:
+    """Files joined end to end begin their times anew: what follows has no place on the clock. Told once."""
+    if not any(flag.startswith("partial (times run") for flag in flags):
+        flags.add(f"partial (times run backward at {at:.2f} s)")
+
+
+def _has_hole(steps: list[Seconds]) -> bool:
+    """Whether pictures of an otherwise regular track are missing in the middle; slides and the like are not regular."""
+    if len(steps) < 10:
+        return False
+    usual = float(np.median(steps))
+    wide = [step for step in steps if step > 2 * usual]
+    return len(wide) <= max(1, len(steps) // 20) and max(steps) > 5 * usual
 
 
 def resample(wave: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.float32]:

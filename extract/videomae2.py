@@ -116,6 +116,20 @@ class VideoMae2:
         return network
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the rows beside the weights: every option with its value."""
+        return {
+            "version": 1,
+            "layer": "last",
+            "norm": self.norm,
+            "pool": "mean over space",
+            "frames": FRAMES,
+            "stride": self.stride,
+            "fps": self.fps,
+            "preprocessing": "k710-val: bilinear short side 224 on uint8, centre crop, imagenet mean and deviation",
+        }
+
+    @property
     def spec(self) -> FeatureSpec:
         """Rows on a regular clock: hop and span are two sampled frames."""
         return FeatureSpec(
@@ -132,16 +146,7 @@ class VideoMae2:
                 encoder=self.family.encoder,
                 weights=self.network.weights,
                 weights_hash=self.network.weights_hash,
-                settings={
-                    "version": 1,
-                    "layer": "last",
-                    "norm": self.norm,
-                    "pool": "mean over space",
-                    "frames": FRAMES,
-                    "stride": self.stride,
-                    "fps": self.fps,
-                    "preprocessing": "k710-val: bilinear short side 224 on uint8, centre crop, imagenet mean and deviation",
-                },
+                settings=self.settings,
                 decode=DECODE_RULES["video"],
                 compute_dtype=compute_dtype(self.device),
             ),

@@ -103,6 +103,18 @@ class WavLm:
         return load_network(self.weights, self.family, self.modality, self.device)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the rows beside the weights: every option with its value."""
+        return {
+            "version": 1,
+            "layer": self.layer,
+            "normalize": False,
+            "pool": "none",
+            "rate": RATE,
+            "max_seconds": self.max_seconds,
+        }
+
+    @property
     def spec(self) -> FeatureSpec:
         """Rows of 768 every 0.02 s, each covering 0.025 s."""
         return FeatureSpec(
@@ -119,13 +131,7 @@ class WavLm:
                 encoder=self.family.encoder,
                 weights=self.network.weights,
                 weights_hash=self.network.weights_hash,
-                settings={
-                    "version": 1,
-                    "layer": self.layer,
-                    "normalize": False,
-                    "pool": "none",
-                    "rate": RATE,
-                },
+                settings=self.settings,
                 decode=f"{DECODE_RULES['audio']};rate={RATE}",
                 compute_dtype=compute_dtype(self.device),
             ),

@@ -121,7 +121,11 @@ def load_network(weights: str, family: Family, modality: str, device: str) -> Ne
     module = module.eval().requires_grad_(False).float()
     mark = tensors_digest(module)
     return Network(
-        module=module.to(device), weights=_name(weights), weights_hash=mark, licence=licence, note=note
+        module=module.to(device),
+        weights=recorded_weights(weights),
+        weights_hash=mark,
+        licence=licence,
+        note=note,
     )
 
 
@@ -138,9 +142,20 @@ def tensors_digest(module: torch.nn.Module) -> str:
     return state.hexdigest()
 
 
-def _name(weights: str) -> str:
-    """Name for the producer: folders without the path to them, as a cache may move."""
-    return Path(weights).resolve().name if Path(weights).is_dir() else weights
+def recorded_weights(weights: str) -> str:
+    """The name of weights that a producer records: one for every way to write the same.
+
+    A folder's name stands without the path to it, as a cache may move.
+
+    >>> recorded_weights("random"), recorded_weights("random:07"), recorded_weights("")
+    ('random:0', 'random:7', 'none')
+    """
+    found = _RANDOM.fullmatch(weights)
+    if found:
+        return f"random:{int(found[1] or 0)}"
+    if weights and (Path(weights).is_dir() or not _HUB_ID.fullmatch(weights) or weights.startswith(".")):
+        return Path(weights).resolve().name
+    return weights or "none"
 
 
 def _pretrained(

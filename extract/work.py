@@ -16,7 +16,7 @@ from typing import Any
 from fusecache.cache import Rows, Sample, Seconds, Stream
 from fusecache.cache.writer import CacheWriter
 
-from .batches import Batcher
+from .batches import Batcher, misfit
 from .config import ExtractConfig
 from .decode import Source
 from .encoder import Encoder
@@ -196,7 +196,8 @@ class Run:
                 self.remarks[source, name] = flags
 
                 def finish(rows: Rows, name: str = name) -> None:
-                    results[name] = rows
+                    wrong = misfit(rows, self.encoders[name].spec)
+                    results[name] = Failure("encode", wrong) if wrong else rows
 
                 self.batchers[name].add(outcome.clip, outcome.items, finish, alone=source in self.shared)
             else:

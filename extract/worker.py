@@ -49,7 +49,7 @@ class Failure:
     """Why a source gives nothing for a modality."""
 
     stage: str
-    """``open``, ``decode``, ``prepare``, ``timeout``, ``crash``; ``stream`` where the file has no such track."""
+    """``open``, ``decode``, ``prepare``, ``encode``, ``timeout``, ``crash``; ``stream`` where the file has no such track."""
     reason: str
 
 

@@ -58,6 +58,7 @@ STYLE: Any = {
     "ytick.labelcolor": INK,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,
 }
 
 
@@ -130,9 +131,9 @@ def training_curves(epochs: Sequence[Mapping[str, Any]], best_epoch: int, full: 
 
 
 def subset_bars(
-    accuracy: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], chance: float
+    accuracy: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], chance: float, full: str
 ) -> str:
-    """Test accuracy on every modality subset with its 95 % interval, and the line of the constant answer."""
+    """Test accuracy on every modality subset with its 95 % interval, and the line of the most frequent class."""
     names = list(accuracy)
     values = np.array([accuracy[name] for name in names])
     errors = np.array(
@@ -140,7 +141,7 @@ def subset_bars(
     ).T
     with _figure(6.2, 0.9 + 0.34 * len(names)) as (figure, (axes,)):
         y = np.arange(len(names))[::-1]
-        colours = [BLUE if len(name) == max(map(len, names)) else "#8fb4da" for name in names]
+        colours = [BLUE if name == full else "#8fb4da" for name in names]
         axes.barh(y, values, color=colours, height=0.66)
         axes.errorbar(values, y, xerr=errors, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
         for position, value, upper in zip(y, values, errors[1], strict=True):
@@ -149,7 +150,7 @@ def subset_bars(
         axes.text(
             chance + 0.008,
             len(names) - 0.42,
-            f"constant answer {chance:.2f}",
+            f"most frequent class {chance:.2f}",
             color=ORANGE,
             fontsize=7.5,
             va="bottom",
@@ -193,9 +194,9 @@ def feature_map(
         raise MissingExtraError(
             "a report's feature map needs scikit-learn, which is not installed: pip install 'fusecache[report]'"
         ) from error
-    flat = TSNE(init="pca", perplexity=min(30.0, max(2.0, len(fused) / 4)), random_state=0).fit_transform(
-        fused.astype(np.float64)
-    )
+    flat = TSNE(
+        init="pca", perplexity=min(30.0, max(2.0, len(fused) / 4)), random_state=0, n_jobs=1
+    ).fit_transform(fused.astype(np.float64))
     with _figure(6.2, 5.6) as (figure, (axes,)):
         right = labels == predicted
         for code, name in enumerate(classes):

@@ -36,7 +36,7 @@ class Progress:
         self.unit = unit
         self._began = self._printed = time.monotonic()
         self._first: int | None = None
-        self._stage = ""
+        self._stage: str = ""
         self._live: Any = None
         self._line = ""
 
@@ -85,8 +85,9 @@ class Progress:
         if self._live is not None:
             from rich.text import Text
 
-            filled = round(24 * done / total) if total else 24
-            self._live.update(Text("━" * filled + "─" * (24 - filled) + " " + self._line))
+            filled = round(16 * done / total) if total else 16
+            bar = "━" * filled + "─" * (16 - filled) + " " + self._line
+            self._live.update(Text(bar, no_wrap=True, overflow="ellipsis"))
         elif now - self._printed >= QUIET_SECONDS and done < total:
             self._printed = now
             sys.stderr.write(self._line + "\n")

@@ -13,11 +13,11 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -40,17 +40,32 @@ class Recipe:
     def expected_producers(self) -> dict[str, dict[str, Any]] | None:
         """What a cache must have been made with for this recipe, modality by modality; None: anything will do.
 
-        Only what the recipe states is demanded: the encoder's name, its weights where given, its options where given.
+        Demanded are the encoder, its weights, its stored type and every setting, defaults included. Where extraction's
+        libraries are not installed the defaults cannot be known, and only the options that the recipe writes are.
+
+        Raises:
+            InputError: an encoder or option that does not exist.
         """
         if self.extract is None:
             return None
+        from fusecache.extract import recorded_weights, resolved_settings
+
+        wanted = [
+            name for name in self.extract.encoders if self.train is None or name in self.train.modalities
+        ]
         expected: dict[str, dict[str, Any]] = {}
-        for modality, encoder in self.extract.encoders.items():
-            wanted: dict[str, Any] = {"encoder": encoder.encoder, "settings": dict(encoder.options)}
-            if encoder.weights:
-                wanted["weights"] = "random:0" if encoder.weights == "random" else encoder.weights
-            if self.train is None or modality in self.train.modalities:
-                expected[modality] = wanted
+        for modality in wanted:
+            encoder = self.extract.encoders[modality]
+            settings = resolved_settings(encoder, modality)
+            expected[modality] = {
+                "dtype": encoder.dtype,
+                "weights": recorded_weights(encoder.weights),
+                "settings": dict(encoder.options) if settings is None else settings,
+            }
+            if (
+                ":" not in encoder.encoder
+            ):  # a user's own encoder is named by import path and gives its own name
+                expected[modality]["encoder"] = encoder.encoder
         return expected
 
 
@@ -87,6 +102,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} cannot be read: {error}; name a readable UTF-8 YAML file") from error
     try:
+        # An alias may stand for a tree that is exponentially larger than the file, or for itself.
+        tokens = cast("Iterator[object]", yaml.scan(text, Loader=yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+        if any(isinstance(token, yaml.AliasToken) for token in tokens):
+            raise InputError(
+                f"recipe {path} uses a YAML alias (*name), which recipes may not; write the value out"
+            )
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"recipe {path} is not valid YAML: {error}") from error

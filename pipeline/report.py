@@ -28,9 +28,11 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
     >>> [round(end, 3) for end in wilson(0.9, 100)]
     [0.826, 0.945]
     """
+    if count == 0:
+        return 0.0, 1.0
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def _json(path: Path) -> Any:
@@ -93,26 +95,33 @@ def page_values(run: Path) -> dict[str, Any]:
     recipe_text = (run / "recipe.yaml").read_text(encoding="utf-8")
     recipe = cast("dict[str, Any]", yaml.safe_load(recipe_text))
     epochs = _json_lines(run / "metrics.jsonl")
-    gradients = _json_lines(run / "gradients.jsonl") if (run / "gradients.jsonl").exists() else []
+    sampled = _json_lines(run / "gradients.jsonl") if (run / "gradients.jsonl").exists() else []
+    # A block without auxiliary losses has no angle between them and the task.
+    gradients = [each for each in sampled if each["cosine"] is not None]
     test, val = result["test"], result["val"]["accuracy"]
-    accuracy = cast("dict[str, float]", test["accuracy"])
-    full = max(accuracy, key=len)
-    count = int(test["samples"])
+    measured = cast("dict[str, float | None]", test["accuracy"])
+    counts, members = cast("dict[str, int]", test["counts"]), cast("dict[str, list[str]]", result["subsets"])
+    accuracy = {name: value for name, value in measured.items() if value is not None}
+    if not accuracy:
+        raise InputError(
+            f"{run / 'result.json'}: no test sample has any of the modalities, so there is nothing to report"
+        )
+    full = max(accuracy, key=lambda name: len(members[name]))
     matrix = np.array(test["confusion"], dtype=np.int64)
-    constant = float(matrix.sum(axis=1).max() / matrix.sum())
-    intervals = {name: wilson(value, count) for name, value in accuracy.items()}
+    constant = float(matrix.sum(axis=1).max() / max(matrix.sum(), 1))
+    intervals = {name: wilson(value, counts[name]) for name, value in accuracy.items()}
     train = cast("dict[str, Any]", recipe["train"])
-    best_single = max(
-        (name for name in accuracy if "+" not in name and len(name) == min(map(len, accuracy))),
-        key=lambda n: accuracy[n],
-    )
+    singles = [name for name in accuracy if len(members[name]) == 1]
+    best = max(singles, key=lambda name: accuracy[name]) if singles else None
+    beside = f"best single modality, {best}: {accuracy[best]:.1%}; " if best else ""
     return {
         "name": recipe["name"],
         "block": str(train["fusion"]["block"]).upper(),
         "modalities": result["modalities"],
         "headline": (
-            f"With all modalities {accuracy[full]:.1%} of {count:,} test samples are answered rightly "
-            f"(best single modality, {best_single}: {accuracy[best_single]:.1%}; constant answer: {constant:.1%}). One seed."
+            f"With {'all modalities' if len(members[full]) == len(result['modalities']) else full} {accuracy[full]:.1%} "
+            f"of {counts[full]:,} test samples are answered rightly "
+            f"({beside}always the most frequent class: {constant:.1%}). One seed."
         ),
         "random_weights": result["random_weights"],
         "random_list": [name for name, producer in result["producers"].items() if "[random" in producer],
@@ -128,21 +137,23 @@ def page_values(run: Path) -> dict[str, Any]:
                 "what": f"for {result['epochs']} epochs",
             },
         ],
-        "samples": f"{count:,}",
         "selection": result["selection"],
         "subsets": [
             {
                 "subset": name,
-                "val": f"{val[name]:.4f}",
-                "test": f"{value:.4f}",
-                "interval": f"{intervals[name][0]:.3f} to {intervals[name][1]:.3f}",
+                "count": f"{counts[name]:,}",
+                "val": _four(val.get(name)),
+                "test": _four(value),
+                "interval": f"{intervals[name][0]:.3f} to {intervals[name][1]:.3f}"
+                if name in intervals
+                else "",
             }
-            for name, value in accuracy.items()
+            for name, value in measured.items()
         ],
         "constant": f"{constant:.4f}",
         "training_note": training_note(result, train),
         "plots": {
-            "subsets": plots.subset_bars(accuracy, intervals, constant),
+            "subsets": plots.subset_bars(accuracy, intervals, constant, full),
             "curves": plots.training_curves(epochs, result["best_epoch"], full),
             "cosines": plots.gradient_cosines(gradients) if gradients else "",
             "confusion": plots.confusion(matrix, result["classes"]),
@@ -165,6 +176,10 @@ def page_values(run: Path) -> dict[str, Any]:
         "recipe": recipe_text,
         "environment": json.dumps({k: v for k, v in environment.items() if k != "command"}, indent=2),
     }
+
+
+def _four(value: float | None) -> str:
+    return "none has it" if value is None else f"{value:.4f}"
 
 
 def training_note(result: Mapping[str, Any], train: Mapping[str, Any]) -> str:

@@ -36,6 +36,13 @@ def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     return found
 
 
+def torch_threads() -> int:
+    """Threads that torch computes with on a CPU: sums are taken in another order with another number of them."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def train_run(
     cache_path: str | Path,
     recipe: Recipe,
@@ -49,7 +56,7 @@ def train_run(
         InputError: the recipe has no ``train`` part, or the folder holds a run of another recipe or cache.
         CacheError: the cache is missing, damaged, or made by other encoders than the recipe's.
     """
-    from fusecache.train import fit
+    from fusecache.train import check_fit, fit
 
     if recipe.train is None:
         raise InputError(
@@ -57,18 +64,27 @@ def train_run(
         )
     run = Path(run)
     with open_cache(cache_path, expect=recipe.expected_producers()) as cache:
-        environment: dict[str, Any] = {
-            "cache": str(Path(cache_path).resolve()),
-            "cache_fingerprint": cache.fingerprint,
-            "cache_version": cache.manifest.version,
-            "platform": f"{platform.system()} {platform.machine()}",
-            "versions": library_versions(),
-            "command": sys.argv,
-        }
-        _check_same_run(run, recipe, environment["cache_fingerprint"])
-        run.mkdir(parents=True, exist_ok=True)
-        replace_file(run / "recipe.yaml", recipe_yaml(recipe).encode())
-        replace_file(run / "environment.json", json.dumps(environment, indent=2).encode())
+        _check_same_run(run, recipe, cache.fingerprint)
+        check_fit(cache, recipe.train)  # before anything is written: a typo must not lock the folder
+        if not (run / "recipe.yaml").exists() or not (run / "environment.json").exists():
+            # What a run was started with is written once; going on, or reading a finished run, changes nothing of it.
+            if run.exists() and (not run.is_dir() or any(run.iterdir())):
+                raise InputError(
+                    f"run folder {run} must be new or hold a run, and it holds other files (or a run whose recipe.yaml or "
+                    "environment.json is gone): name another folder with --out, nothing in it is touched"
+                )
+            run.mkdir(parents=True, exist_ok=True)
+            environment: dict[str, Any] = {
+                "cache": str(Path(cache_path).resolve()),
+                "cache_fingerprint": cache.fingerprint,
+                "cache_version": cache.manifest.version,
+                "platform": f"{platform.system()} {platform.machine()}",
+                "threads": torch_threads(),
+                "versions": library_versions(),
+                "command": sys.argv,
+            }
+            replace_file(run / "recipe.yaml", recipe_yaml(recipe).encode())
+            replace_file(run / "environment.json", json.dumps(environment, indent=2).encode())
         return fit(cache, recipe.train, run, on_event=on_event)
 
 

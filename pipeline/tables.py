@@ -37,6 +37,15 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def printable(text: str) -> str:
+    """``text`` with control characters replaced: a shared cache must not drive the terminal.
+
+    >>> printable("a\\x1b[2Jb\\tc")
+    'a\ufffd[2Jb\ufffdc'
+    """
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, note: str = "") -> None:
     """A plain table with a title; numbers are right-aligned where a whole column is numeric."""
     from rich import box
@@ -44,14 +53,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    body = [[str(cell) for cell in row] for row in rows]
+    body = [[printable(cell) for cell in row] for row in rows]
     table = Table(
-        title=title or None,
-        title_justify="left",
         box=box.SIMPLE_HEAD,
-        title_style="bold",
-        caption=note or None,
-        caption_justify="left",
     )
     for index, name in enumerate(columns):
         cells = [row[index] for row in body]
@@ -60,9 +64,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in body:
         table.add_row(*(Text(cell) for cell in row))
     width = None if sys.stdout.isatty() else 120
+    if title:
+        say(title)
     Console(file=sys.stdout, width=width, highlight=False).print(table)
+    if note:
+        say(note)
 
 
 def say(text: str) -> None:
-    """One line on stdout."""
-    sys.stdout.write(text + "\n")
+    """One or several lines on stdout."""
+    sys.stdout.write("\n".join(printable(line) for line in text.split("\n")) + "\n")

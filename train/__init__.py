@@ -13,6 +13,7 @@ from .config import ConcatConfig, FusionConfig, ScfaeConfig, TrainConfig
 
 if TYPE_CHECKING:
     from .baselines import logistic_late
+    from .checks import check_fit
     from .data import pooled
     from .draws import Draws
     from .events import TrainEvent
@@ -33,6 +34,7 @@ __all__ = [
     "ScfaeConfig",
     "TrainConfig",
     "TrainEvent",
+    "check_fit",
     "fit",
     "logistic_late",
     "pooled",
@@ -46,6 +48,7 @@ _HOME = {
     "FusionOutput": "fusion",
     "Scfae": "scfae",
     "TrainEvent": "events",
+    "check_fit": "checks",
     "fit": "loop",
     "logistic_late": "baselines",
     "pooled": "data",

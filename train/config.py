@@ -7,9 +7,10 @@ without torch.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from fusecache.cache import InputError
@@ -64,6 +65,7 @@ class ScfaeConfig:
             *_outside("boundary", self.boundary, 0 < self.boundary < 1, "strictly between 0 and 1"),
             *_outside("recon_weight", self.recon_weight, self.recon_weight >= 0, "at least 0"),
             *_outside("dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)"),
+            *_infinite(self),
         ]
         _refuse("fusion.scfae", problems)
 
@@ -192,11 +194,17 @@ class TrainConfig:
                 "betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)"
             ),
             *_outside("clip_norm", self.clip_norm, self.clip_norm >= 0, "at least 0"),
+            *(
+                problem
+                for name, seed in (("seed", self.seed), ("order_seed", self.order_seed))
+                for problem in _outside(name, seed, 0 <= seed < 1 << 63, "in [0, 2**63)")
+            ),
+            *_infinite(self),
             *_outside("full_share", self.full_share, 0 <= self.full_share <= 1, "in [0, 1]"),
             *(
-                f"input_noise.{name} is {value!r}, must be at least 0"
+                f"input_noise.{name} is {value!r}, must be a finite number, at least 0"
                 for name, value in self.input_noise.items()
-                if not value >= 0
+                if not 0 <= value < math.inf
             ),
             *(
                 f"input_noise names {name!r}, which is not among modalities {', '.join(self.modalities)}"
@@ -224,6 +232,16 @@ class TrainConfig:
 
 def _outside(name: str, value: object, good: bool, rule: str) -> list[str]:
     return [] if good else [f"{name} is {value!r}, must be {rule}"]
+
+
+def _infinite(section: ScfaeConfig | TrainConfig) -> list[str]:
+    """Fields that are infinite; NaN fails every range already."""
+    values = {item.name: getattr(section, item.name) for item in fields(section)}
+    return [
+        f"{name} is {value!r}, must be a finite number"
+        for name, value in values.items()
+        if isinstance(value, float) and math.isinf(value)
+    ]
 
 
 def _refuse(where: str, problems: list[str]) -> None:

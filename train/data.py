@@ -27,6 +27,9 @@ from .pooling import make_pooling
 READ_BATCH = 256
 """Samples that one reading pass holds at a time."""
 
+READ_NUMBERS = 1 << 24
+"""Padded numbers that one reading pass holds at a time: one long recording among short ones must not pad them all."""
+
 
 @dataclass(kw_only=True, slots=True)
 class TensorBatch:
@@ -35,7 +38,7 @@ class TensorBatch:
     x: dict[str, Tensor]
     """Modality to rows ``[B, T, dim]`` or pooled vectors ``[B, width]``, float32."""
     lengths: dict[str, Tensor]
-    """Row counts of the modalities that come as rows, ``[B]`` int64."""
+    """Row counts ``[B]`` int64 of the modalities that come as rows, and of those of which the split has empty ones."""
     present: Tensor
     """``[B, M]`` bool in the order of the recipe."""
     target: Tensor
@@ -58,23 +61,24 @@ class Source(Protocol):
 
 
 def open_split(cache: Cache, config: TrainConfig, split: str) -> View:
-    """The labelled samples of one split, with the recipe's modalities in the recipe's order.
+    """The samples of one split that can be learned from or judged, with the recipe's modalities in its order.
+
+    Left out, in training and in every score alike: samples without the label, and samples that have none of the
+    recipe's modalities.
 
     Raises:
         InputError: if nothing is left.
     """
     view = cache.select(split=split, modalities=config.modalities)
     labelled = np.asarray(view.labels(config.label)) >= 0
-    if not labelled.all():
-        keys = cache.keys()
-        chosen = [keys[int(i)] for i in view.index[labelled]]
-        view = cache.select(split=split, modalities=config.modalities, keys=chosen)
-    if not len(view):
+    usable = labelled & view.present().any(axis=1)
+    if not usable.any():
         raise InputError(
-            f"split {split!r} must hold samples labelled in {config.label!r}, got none in cache {cache.path}; "
-            "name another split under train.splits, or label the samples"
+            f"split {split!r} must hold samples that are labelled in {config.label!r} and have one of "
+            f"{', '.join(config.modalities)}, got {len(view)} samples, {int(labelled.sum())} of them labelled and none "
+            f"with both, in cache {cache.path}; name another split under train.splits, or label the samples"
         )
-    return view
+    return view if usable.all() else View(cache, view.modalities, view.index[usable])
 
 
 def streams_rows(config: TrainConfig) -> bool:
@@ -87,18 +91,37 @@ def pooled(view: View, config: TrainConfig) -> dict[str, NDArray[np.float32]]:
 
     What training without a learned pooling sees before standardisation. ``attention`` counts as ``mean`` here, which
     is where it starts. A sample without the modality, or without rows, has zeros.
+
+    Raises:
+        InputError: NaN or infinite features; split, modality and keys are named.
     """
     poolings = {
         name: make_pooling("mean" if config.pooling_of(name) == "attention" else config.pooling_of(name), dim)
         for name, dim in widths(view.cache, config).items()
     }
     out = {name: np.zeros((len(view), pooling.width), dtype=np.float32) for name, pooling in poolings.items()}
-    loader = Loader(view, batch_size=READ_BATCH, shuffle=False)
+    loader = Loader(view, batch_size=READ_BATCH, shuffle=False, most=READ_NUMBERS)
     for batch in loader.epoch(0):
         for name, pooling in poolings.items():
             value = pooling(_floats(batch.x[name]), torch.from_numpy(batch.lengths[name]))
             out[name][batch.items] = value.numpy()
+    for name, value in out.items():
+        _refuse_bad(view, name, np.flatnonzero(~np.isfinite(value).all(axis=1)))
     return out
+
+
+def _refuse_bad(view: View, modality: str, bad: NDArray[np.int64]) -> None:
+    """Refuse samples (positions in the view) whose features are no numbers: scored, they would look like mistakes."""
+    if not len(bad):
+        return
+    cache, first = view.cache, int(view.index[bad[0]])
+    code = int(cache.split_of()[first])
+    split = cache.splits[code] if code < len(cache.splits) else ""
+    raise InputError(
+        f"features must be finite, got NaN or inf in modality {modality!r} of {len(bad)} samples of split {split!r}, the "
+        f"first of them key {cache.keys()[first]!r:.200}, in cache {cache.path}; run fusecache verify on it, and "
+        f"extract again"
+    )
 
 
 def widths(cache: Cache, config: TrainConfig) -> dict[str, int]:
@@ -118,12 +141,19 @@ class Resident:
         self.size = len(view)
         self._config = config
         self._x = {name: torch.from_numpy(value).to(device) for name, value in pooled(view, config).items()}
-        self._present = torch.from_numpy(np.asarray(view.present(), dtype=bool)).to(device)
+        present = np.asarray(view.present(), dtype=bool)
+        self._lengths: dict[str, Tensor] = {}
+        for m, name in enumerate(config.modalities):
+            rows = view.lengths(name)
+            if (present[:, m] & (rows == 0)).any():
+                self._lengths[name] = torch.from_numpy(rows).to(device)
+        self._present = torch.from_numpy(present).to(device)
         self._target = _targets(view, config).to(device)
 
     def _take(self, items: Tensor | slice) -> TensorBatch:
         x = {name: value[items] for name, value in self._x.items()}
-        return TensorBatch(x=x, lengths={}, present=self._present[items], target=self._target[items])
+        lengths = {name: value[items] for name, value in self._lengths.items()}
+        return TensorBatch(x=x, lengths=lengths, present=self._present[items], target=self._target[items])
 
     def epoch(self, epoch: int) -> Iterator[TensorBatch]:
         """See :class:`Source`."""
@@ -166,8 +196,13 @@ class Streamed:
             order_seed=self._config.order_seed,
             shuffle=shuffle,
             labels=(self._config.label,),
+            most=None if shuffle else READ_NUMBERS,
         )
         for batch in loader.epoch(epoch):
+            if not shuffle:  # a training batch tells of itself by its loss
+                for name in self._config.modalities:
+                    good = np.isfinite(batch.x[name]).all(axis=(1, 2))
+                    _refuse_bad(self._view, name, batch.items[~good])
             yield self._tensors(batch)
 
     def epoch(self, epoch: int) -> Iterator[TensorBatch]:
@@ -182,7 +217,7 @@ class Streamed:
 def statistics(
     source: Source, config: TrainConfig, dims: Mapping[str, int]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and deviation of every feature dimension over what is present, float32 on the CPU.
+    """Mean and deviation of every feature dimension over what is present and not empty, float32 on the CPU.
 
     Of the pooled vectors where the pooling has no parameters, of the rows where it is learned. One pass, merged in
     float64 batch by batch, so that a large mean does not eat the digits of a small deviation.
@@ -197,7 +232,12 @@ def statistics(
                 rows = value[steps[None] < batch.lengths[name].cpu()[:, None]]
             else:
                 rows = value if value.dim() == 2 else poolings[name](value, batch.lengths[name].cpu())
-                rows = rows[batch.present[:, m].cpu()]
+                there = batch.present[:, m]
+                if name in batch.lengths:
+                    there = there & (
+                        batch.lengths[name] > 0
+                    )  # the zeros of an empty sample were never measured
+                rows = rows[there.cpu()]
             if len(rows):
                 merged[name] = _merge(merged.get(name), rows.double())
     return {

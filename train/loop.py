@@ -140,10 +140,16 @@ class _Job:
         for epoch in range(self.progress.epochs_done, self.config.epochs):
             line, last = self._epoch(epoch, on_event)
             if (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs:
-                found = evaluate(self.judged, self.val_source, self.named, autocast=self.autocast)
+                found = evaluate(
+                    self.judged,
+                    self.val_source,
+                    self.named,
+                    autocast=self.autocast,
+                    split=self.config.splits[1],
+                )
                 chosen = found.selected(self.config.select)
                 line["val"] = {
-                    "loss": found.loss, "accuracy": json_numbers(found.accuracy),
+                    "loss": found.loss, "accuracy": json_numbers(found.accuracy), "counts": found.counts,
                     "samples": self.val_source.size, "selected": chosen,
                 }  # fmt: skip
                 if self.progress.best is None or chosen > self.progress.best:
@@ -244,6 +250,8 @@ class _Job:
 
     def _test(self) -> Evaluation:
         """The only place where the test split is opened."""
-        view = open_split(self.cache, self.config, self.config.splits[2])
-        source = make_source(view, self.config, self.device)
-        return evaluate(self.judged, source, self.named, autocast=self.autocast, keep=FEATURE_SAMPLES)
+        split = self.config.splits[2]
+        source = make_source(open_split(self.cache, self.config, split), self.config, self.device)
+        return evaluate(
+            self.judged, source, self.named, autocast=self.autocast, keep=FEATURE_SAMPLES, split=split
+        )

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusecache.cache import InputError
+
 from .data import Source
 from .draws import Draws
 from .model import FusionModel
@@ -40,6 +42,8 @@ class Evaluation:
 
     accuracy: dict[str, float]
     """Subset label to accuracy over the samples that have something of the subset; NaN when none has."""
+    counts: dict[str, int]
+    """Subset label to the number of samples that its accuracy is of."""
     loss: float
     """Mean cross-entropy with everything that is there, without label smoothing."""
     predicted: Tensor
@@ -50,11 +54,19 @@ class Evaluation:
     """Fused features (or logits, where the block gives those) of the first ``keep`` samples, float32."""
 
     def selected(self, select: str) -> float:
-        """The validation metric: mean over the subsets that could be measured, or the full set alone."""
+        """The validation metric: mean over the subsets that could be measured, or the full set alone.
+
+        Raises:
+            InputError: nothing could be measured, so no epoch can be preferred to another.
+        """
+        full = list(self.accuracy.values())[-1]
         values = [value for value in self.accuracy.values() if not math.isnan(value)]
-        if select == "full":
-            return list(self.accuracy.values())[-1]
-        return sum(values) / len(values) if values else float("nan")
+        if math.isnan(full) or not values:
+            raise InputError(
+                "the validation split must hold samples with the recipe's modalities to choose the best epoch by, got "
+                f"counts {self.counts}; name another split under train.splits"
+            )
+        return full if select == "full" else sum(values) / len(values)
 
 
 @torch.no_grad()
@@ -65,6 +77,7 @@ def evaluate(
     *,
     autocast: torch.dtype | None = None,
     keep: int = 0,
+    split: str = "",
 ) -> Evaluation:
     """Run the model on every sample under every subset of the modalities.
 
@@ -74,6 +87,10 @@ def evaluate(
         named: subset label to modalities; the last one must be all of them.
         autocast: mixed precision of the forward pass.
         keep: samples whose fused features are kept.
+        split: its name, for the message.
+
+    Raises:
+        InputError: logits that are NaN or infinite: their largest entry would be an answer without a meaning.
     """
     was_training = model.training
     model.eval()
@@ -83,6 +100,7 @@ def evaluate(
     targets: list[Tensor] = []
     losses: list[Tensor] = []
     fused: list[Tensor] = []
+    wrong: list[Tensor] = []
     for batch in source.in_order(EVAL_BATCH):
         device_type = batch.present.device.type
         v = model.features(batch.x, batch.lengths)
@@ -91,6 +109,7 @@ def evaluate(
             present = batch.present & mask
             with torch.autocast(device_type, dtype=autocast, enabled=autocast is not None):
                 output = model(batch.x, batch.lengths, present, draws=draws, features=v)
+            wrong.append((~torch.isfinite(output.logits)).any(dim=1).sum())
             answer = output.logits.argmax(dim=1)
             right[label].append((answer == batch.target)[present.any(dim=1)])
             if len(chosen) == len(model.modalities):
@@ -103,10 +122,22 @@ def evaluate(
     model.train(was_training)
     everything = {label: torch.cat(parts) for label, parts in right.items()}
     target = torch.cat(targets)
+    loss = float(torch.stack(losses).double().sum()) / len(target)
+    _check_answers(int(torch.stack(wrong).sum()), loss, len(target) * len(named), split)
     return Evaluation(
         accuracy={label: accuracy(hit, torch.ones_like(hit)) for label, hit in everything.items()},
-        loss=float(torch.stack(losses).double().sum()) / len(target),
+        counts={label: len(hit) for label, hit in everything.items()},
+        loss=loss,
         predicted=torch.cat(predicted),
         target=target,
         fused=torch.cat(fused) if fused else torch.zeros(0, 0),
     )
+
+
+def _check_answers(wrong: int, loss: float, total: int, split: str) -> None:
+    if wrong or not math.isfinite(loss):
+        raise InputError(
+            f"logits must be finite, got NaN or inf in {wrong} of {total} answers on split {split!r} (mean cross-entropy "
+            f"{loss}); the features of that split are far outside those of training, or the weights diverged: run "
+            f"fusecache verify on the cache, then try a lower train.lr, or train.autocast: off"
+        )

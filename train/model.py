@@ -74,11 +74,11 @@ class FusionModel(nn.Module):
                 )
 
     def features(self, x: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``V[m]``: pooled (a ``[B, width]`` input already is) and standardised vectors, float32.
+        """``V[m]``: pooled (a ``[B, width]`` input already is) and standardised vectors, float32; empty ones are zeros.
 
         Args:
             x: modality to rows ``[B, T, dim]`` or pooled vectors ``[B, width]``.
-            lengths: row counts ``[B]`` of the modalities that come as rows.
+            lengths: row counts ``[B]`` of the modalities that come as rows, and of pooled ones where some are 0.
         """
         out: dict[str, Tensor] = {}
         for m, name in enumerate(self.modalities):
@@ -88,7 +88,10 @@ class FusionModel(nn.Module):
                 out[name] = pooling((value - centre) * scale, lengths[name])
             else:
                 pooled = value if value.dim() == 2 else pooling(value, lengths[name])
-                out[name] = (pooled - centre) * scale
+                value = (pooled - centre) * scale
+                if name in lengths:
+                    value = torch.where((lengths[name] > 0)[:, None], value, 0.0)
+                out[name] = value
         return out
 
     def forward(

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from fusecache.cache import Cache, CacheError
+from fusecache.cache import Cache, CacheError, Stream
 from fusecache.cache.atomic import replace_file
 
 from .config import TrainConfig
 from .metrics import Evaluation, confusion
 from .model import FusionModel
+from .subsets import subsets
 
 FEATURE_SAMPLES = 1000
 """Test samples whose fused features are kept for the report's map."""
@@ -55,6 +56,7 @@ def describe(
     cache: Cache, config: TrainConfig, model: FusionModel, classes: tuple[str, ...], *, best_epoch: int
 ) -> dict[str, Any]:
     """The part of ``result.json`` that is known without the data: widths, parameters, provenance, seeds."""
+    streams: dict[str, Stream] = {name: cache.specs[name].stream for name in config.modalities}
     producers = {name: cache.specs[name].producer for name in config.modalities}
     return {
         "best_epoch": best_epoch,
@@ -67,6 +69,7 @@ def describe(
         "classes": list(classes),
         "label": config.label,
         "modalities": list(config.modalities),
+        "subsets": {label: list(chosen) for label, chosen in subsets(config.modalities, streams).items()},
         "producers": {name: producer.label for name, producer in producers.items()},
         "random_weights": any(producer.is_random for producer in producers.values()),
         "selection": f"{config.splits[1]} {config.select} accuracy",
@@ -129,6 +132,7 @@ def json_numbers(values: dict[str, float]) -> dict[str, float | None]:
 def _split(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "accuracy": json_numbers(evaluation.accuracy),
+        "counts": evaluation.counts,
         "loss": evaluation.loss,
         "samples": len(evaluation.target),
     }

@@ -35,19 +35,17 @@ def deterministic() -> Generator[None]:
     switch: Any = (
         torch.utils.deterministic
     )  # its one property is set on the module, which checkers do not see
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    before = torch.get_deterministic_debug_mode()
     fill: bool = switch.fill_uninitialized_memory
     workspace = os.environ.get(_WORKSPACE)
     os.environ.setdefault(_WORKSPACE, ":4096:8")  # cuBLAS asks for it before it promises equal bits
-    torch.use_deterministic_algorithms(True)
+    # The same switch as use_deterministic_algorithms, which also imports torch's compiler: seconds, for nothing here.
+    torch.set_deterministic_debug_mode("error")
     switch.fill_uninitialized_memory = False  # a debugging aid that costs a pass over memory
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
         switch.fill_uninitialized_memory = fill
         if workspace is None:
             del os.environ[_WORKSPACE]

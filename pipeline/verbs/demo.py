@@ -43,20 +43,22 @@ def run(args: argparse.Namespace) -> int:
     step(2, f"features: fusecache extract {manifest} --recipe digits")
     extracted = extract_verb.extract_run(manifest, out / "caches" / tag, recipe)
     told["extract"] = extract_verb.summary(extracted)
+    if not args.json:
+        extract_verb.show(extracted)
     step(3, f"cache: fusecache cache info {extracted.cache}")
     with open_cache(extracted.cache) as cache:
         described = cache_verb.describe(cache)
     problems = verify(extracted.cache, full=True)
     told["cache"] = {"fingerprint": described["fingerprint"], "problems": len(problems)}
     if not args.json:
-        extract_verb.show(extracted)
         cache_verb.show_info(described)
         say(
             "every checksum agrees"
             if not problems
             else f"{len(problems)} problems: run fusecache cache verify {extracted.cache}"
         )
-    step(4, f"training: fusecache train {extracted.cache} --recipe digits")
+    seeds = "" if args.seed == 0 else f" --set train.seed={args.seed} --set train.order_seed={args.seed}"
+    step(4, f"training: fusecache train {extracted.cache} --recipe digits{seeds}")
     result = train_verb.train_shown(extracted.cache, recipe, out / "runs" / tag)
     told["train"] = train_verb.summary(result, out / "runs" / tag)
     if not args.json:

@@ -27,10 +27,9 @@ def extract_run(manifest: str | Path, out: str | Path, recipe: Recipe) -> Extrac
     with Progress("extract") as progress:
 
         def on_event(event: Event) -> None:
-            note = f"limited by {event.bottleneck}" if event.bottleneck else ""
-            if event.rejected:
-                note += f", {event.rejected} rejected"
-            progress.update(event.done, event.total, note)
+            limit = [f"limited by {event.bottleneck}"] if event.bottleneck else []
+            rejected = [f"{event.rejected} rejected"] if event.rejected else []
+            progress.update(event.done, event.total, ", ".join([*limit, *rejected]))
 
         return extract(manifest, out, recipe.extract, on_event=on_event)
 
@@ -57,6 +56,9 @@ def summary(report: ExtractReport) -> dict[str, Any]:
 
 def show(report: ExtractReport) -> None:
     """Print what was made, where the time went, and every reject."""
+    if not report.decoded_files and report.skipped_shards:
+        say(f"{report.samples:,} samples in {report.cache}: complete before, nothing was left to do")
+        return
     total = sum(report.stage_seconds.values()) or 1.0
     shares = ", ".join(f"{name} {value / total:.0%}" for name, value in report.stage_seconds.items())
     say(
@@ -65,7 +67,7 @@ def show(report: ExtractReport) -> None:
     )
     if report.rejected:
         print_table(
-            f"{len(report.rejected)} samples rejected",
+            f"{len({reject.key for reject in report.rejected})} samples rejected",
             ("key", "modality", "stage", "reason"),
             [(reject.key, reject.modality, reject.stage, reject.reason) for reject in report.rejected[:20]],
             note=f"all of them: {Path(report.cache) / 'rejects.jsonl'}",

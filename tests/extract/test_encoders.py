@@ -1,7 +1,9 @@
 """The encoders without weights: shapes, clocks, invariance, and what is said of wrong options."""
 
+import importlib
 import json
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,15 @@ import pytest
 
 from fusecache.cache import InputError, Rows
 from fusecache.cache.spec import canonical_json
-from fusecache.extract import ENCODERS, Clip, Encoder, build_encoder
+from fusecache.extract import (
+    ENCODERS,
+    Clip,
+    Encoder,
+    EncoderConfig,
+    build_encoder,
+    recorded_weights,
+    resolved_settings,
+)
 from fusecache.extract.pixels import area_weights, shrink
 
 
@@ -212,3 +222,61 @@ def test_wrong_names_and_options() -> None:
     with pytest.raises(InputError, match=r"has no class or function 'Mine'"):
         build_encoder("json:Mine", modality="a")
     assert {"logmel", "videomae2-small", "wavlm-base", "dinov3-vits16"} <= set(ENCODERS)
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_settings_hold_every_option_and_are_had_without_heavy_libraries(name: str) -> None:
+    import inspect
+    import subprocess
+    import sys
+
+    module, _, attribute = ENCODERS[name].partition(":")
+    factory = getattr(importlib.import_module(module), attribute)
+    options = {
+        option: parameter.default
+        for option, parameter in inspect.signature(factory).parameters.items()
+        if option not in ("modality", "weights", "dtype", "device")
+    }
+    weights = "random" if factory.__name__.startswith("build_") else ""
+    config = EncoderConfig(encoder=name, weights=weights)
+    found = resolved_settings(config, "m")
+    assert found is not None
+    assert found.items() >= options.items()
+    code = (
+        "import sys; from fusecache.extract import EncoderConfig, resolved_settings\n"
+        f"resolved_settings(EncoderConfig(encoder={name!r}, weights={weights!r}), 'm')\n"
+        "print([m for m in ('torch', 'zarr', 'av', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_resolved_settings_without_weights_or_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = EncoderConfig(encoder="wavlm-base", weights="./not/here", options={"layer": 6})
+    found = resolved_settings(base, "audio")
+    assert found is not None
+    assert (found["layer"], found["max_seconds"]) == (6, 60.0)
+    assert resolved_settings(EncoderConfig(encoder="nolab.enc:Mine"), "audio") is None
+    with pytest.raises(InputError, match=r"options.layer: must be 0 to 12, got 13"):
+        resolved_settings(EncoderConfig(encoder="wavlm-base", weights="random", options={"layer": 13}), "a")
+    with pytest.raises(InputError, match=r"encoder 'ngrams' has no weights, got 'x'"):
+        resolved_settings(EncoderConfig(encoder="ngrams", weights="x"), "a")
+    monkeypatch.setitem(sys.modules, "fusecache.extract.ngrams", None)
+    assert resolved_settings(EncoderConfig(encoder="ngrams"), "a") is None
+
+
+@pytest.mark.parametrize(
+    ("written", "recorded"),
+    [
+        ("random", "random:0"),
+        ("random:00", "random:0"),
+        ("random:7", "random:7"),
+        ("", "none"),
+        ("none", "none"),
+        ("microsoft/wavlm-base", "microsoft/wavlm-base"),
+        ("/mnt/weights/vits16/", "vits16"),
+        ("./vits16", "vits16"),
+    ],
+)
+def test_weights_are_recorded_under_one_name(written: str, recorded: str) -> None:
+    assert recorded_weights(written) == recorded

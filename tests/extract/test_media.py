@@ -159,3 +159,62 @@ def test_a_missing_file_is_noted_not_raised(tmp_path: Path, wav: Maker) -> None:
     stamp = media.stamps["a.wav"]
     assert stamp is not None
     assert stamp.size == (tmp_path / "a.wav").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        (
+            "m.jsonl",
+            '{"key": "a", "text": "t", "split": NaN}',
+            r"line 1: not JSON \(NaN is not a JSON number",
+        ),
+        ("m.jsonl", '{"key": "a", "text": "t", "value.y": Infinity}', r"Infinity is not a JSON number"),
+        (
+            "m.jsonl",
+            '{"key": 1e999, "text": "t"}',
+            r"column 'key': must be a word or a finite number, got inf",
+        ),
+        ("m.jsonl", '{"key": "a", "key": "b", "text": "t"}', r"the name 'key' comes more than once"),
+        ("m.jsonl", '{"key": ' + "9" * 5000 + ', "text": "t"}', r"line 1: not JSON"),
+        (
+            "m.jsonl",
+            '{"key": "a", "text": "t", "start": ' + "9" * 400 + "}",
+            r"'start': must be a number, got 99",
+        ),
+        ("m.csv", "key,text,start\na,t,1_0\n", r"line 2, column 'start': must be a number, got '1_0'"),
+        ("m.csv", "key,text,start\na,t,\uff11\n", r"column 'start': must be a number"),
+        ("m.csv", "key,text,position\na,t,1e300\n", r"column 'position': must be a whole number, got .1e300"),
+        ("m.csv", "key,text,split\na,t, train\n", r"column 'split': must not begin or end with a blank, got"),
+        ("m.csv", "key,text,label.y\na,t,x \n", r"column 'label.y': must not begin or end with a blank"),
+        ("m.csv", "key,text,group\na,t,x \n", r"column 'group': must not begin or end with a blank"),
+        ("m.csv", "key,text\n a,t\n", r"column 'key': must not begin or end with a blank"),
+        ("m.csv", "key,text,tags.y\na,t,x | y\n", r"column 'tags.y': classes must not begin or end with"),
+        (
+            "m.csv",
+            "key,text,split\na,t,Train\nb,t,train\n",
+            r"split: 'Train' and 'train' differ only in case",
+        ),
+        ("m.csv", "key,text,label.y\na,t,é\nb,t,e\u0301\n", r"label 'y': 'e\\u0301' and '\\xe9' differ only"),
+    ],
+)
+def test_values_that_look_right_and_are_not(tmp_path: Path, name: str, text: str, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        read_manifest(table(tmp_path / name, text))
+
+
+def test_numbers_of_every_usual_form(tmp_path: Path) -> None:
+    lines = "\n".join(f"k{i},t,{text}" for i, text in enumerate(("1", " 2.5 ", "+3.", ".5", "-1e-3", "4E+2")))
+    media = read_manifest(table(tmp_path / "m.csv", f"key,text,value.y\n{lines}\n"))
+    assert [row.labels["y"] for row in media.rows] == [1, 2.5, 3, 0.5, -0.001, 400]
+
+
+def test_a_label_that_is_not_a_number_in_parquet(tmp_path: Path) -> None:
+    arrow: Any = importlib.import_module("pyarrow")
+    parquet: Any = importlib.import_module("pyarrow.parquet")
+    columns = {"key": ["a", "b"], "text": ["t", "t"], "label.y": [1.0, float("nan")]}
+    parquet.write_table(arrow.table(columns), tmp_path / "m.parquet")
+    with pytest.raises(
+        InputError, match=r"row 2, column 'label.y': must be a word or a finite number, got nan"
+    ):
+        read_manifest(tmp_path / "m.parquet")

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusecache.cache import InputError, MismatchError, RejectsError, StorageError
+from fusecache.cache import InputError, MismatchError, RejectsError, Rows, StorageError
 from fusecache.cache.reader import open_cache
 from fusecache.extract import Clip, EncoderConfig, Event, ExtractConfig, ExtractReport, build_encoder, extract
+from fusecache.extract.batches import misfit
 
 Maker = Callable[..., Path]
 AUDIO = {"audio": EncoderConfig(encoder="logmel")}
@@ -209,6 +210,50 @@ def test_partial_files_are_kept_when_asked(tmp_path: Path, video: Maker) -> None
     assert len((tmp_path / "c" / "flags.jsonl").read_text().splitlines()) == 2
     with pytest.raises(RejectsError, match=r"1 x decode: partial \("):
         extract(path, tmp_path / "d", ExtractConfig(encoders=encoders))
+
+
+def test_rows_that_do_not_fit_cost_one_sample_each(tmp_path: Path, wav: Maker) -> None:
+    import av
+
+    wav("a.wav")
+    for name, level in (("nan.wav", np.nan), ("huge.wav", 1e30)):
+        opened: Any = av.open(str(tmp_path / name), "w")
+        with opened as out:
+            speaker: Any = out.add_stream("pcm_f32le", rate=16000, layout="mono")
+            wave = np.full((1, 8000), level, np.float32)
+            heard = av.AudioFrame.from_ndarray(wave, format="flt", layout="mono")
+            heard.sample_rate = 16000
+            out.mux(speaker.encode(heard))
+            out.mux(speaker.encode(None))
+    path = manifest(tmp_path, "key,audio", "a,a.wav", "nan,nan.wav", "huge,huge.wav")
+    report = extract(path, tmp_path / "c", ExtractConfig(encoders=AUDIO, max_reject_share=0.9))
+    assert report.samples == 1
+    found = {reject.key: (reject.stage, reject.reason) for reject in report.rejected}
+    assert found["nan"] == ("decode", "the sound is nan, not a number, at 0.000 s")
+    assert found["huge"][0] == "encode"
+    assert "rows hold numbers that do not fit float16" in found["huge"][1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "fits"),
+    [
+        ("float16", 65_504.0, True),
+        ("float16", 7e4, False),
+        ("bfloat16", 3.4e38, False),
+        ("bfloat16", 7e4, True),
+        ("float32", float("inf"), False),
+        ("float32", 3.4e38, True),
+    ],
+)
+def test_what_a_stored_type_holds(dtype: Any, value: float, fits: bool) -> None:
+    spec = build_encoder("ngrams", modality="t", dtype=dtype, options={"dim": 2}).spec
+    values = np.array([[0, 0], [0, value]], np.float32)
+    said = misfit(Rows(values=values), spec)
+    assert bool(said) is not fits
+    assert fits or f"1 of 2 rows hold numbers that do not fit {dtype}, row 1" in said
+    assert "times" in misfit(
+        Rows(values=np.zeros((2, 2), np.float32), times=np.array([[0, 1], [2, 1.0]])), spec
+    )
 
 
 def test_a_hang_and_a_crash_cost_one_sample_each(tmp_path: Path, fakes: Callable[..., Any]) -> None:

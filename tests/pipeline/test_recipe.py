@@ -72,6 +72,8 @@ def test_values_out_of_range_come_through_the_config(tmp_path: Path) -> None:
         ("a: [", "is not valid YAML"),
         ("- 1\n- 2\n", "must hold named fields"),
         ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\n", r"uses a YAML alias"),
+        ("&a [*a]\n", r"uses a YAML alias"),
     ],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, text: str, expected: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from fusecache.cache import InputError
 from fusecache.recipe import load_recipe, recipe_yaml
-from fusecache.report import write_report
+from fusecache.report import wilson, write_report
 
 SUBSETS = ("A", "V", "T", "AV", "AT", "VT", "AVT")
 
@@ -50,7 +51,8 @@ def make_run(run: Path, *, random_weights: bool = False) -> None:
     if random_weights:
         producers["audio"] = "wavlm-base [random:0 weights]"
     result = {
-        "test": {"accuracy": accuracy, "samples": 300, "confusion": (np.eye(3, dtype=int) * 100).tolist()},
+        "test": {"accuracy": accuracy, "samples": 300, "counts": dict.fromkeys(accuracy, 300), "confusion": (np.eye(3, dtype=int) * 100).tolist()},
+        "subsets": {name: [{"A": "audio", "V": "image", "T": "text"}[letter] for letter in name] for name in SUBSETS},
         "val": {"accuracy": accuracy}, "best_epoch": 2, "epochs": 3,
         "parameters": {"block": 10, "head": 5, "pooling": 0, "total": 15}, "dims": {"audio": 40, "image": 256, "text": 512},
         "pooled_dims": {"audio": 400, "image": 256, "text": 512}, "classes": ["zero", "one", "two"],
@@ -113,3 +115,53 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / "metrics.jsonl").write_text("{not json")
     with pytest.raises(InputError, match=r"metrics\.jsonl cannot be read"):
         write_report(tmp_path / "run")
+
+
+def change(run: Path, name: str, edit: Callable[[Any], None]) -> None:
+    value = json.loads((run / name).read_text())
+    edit(value)
+    (run / name).write_text(json.dumps(value))
+
+
+def test_the_best_single_modality_is_found_by_what_it_holds_not_by_its_name(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+
+    def rename(result: Any) -> None:
+        result["test"]["accuracy"] = {"mel": 0.57, "wavlm_base": 0.91, "mel+wavlm_base": 0.93}
+        result["test"]["counts"] = {"mel": 14, "wavlm_base": 100, "mel+wavlm_base": 100}
+        result["subsets"] = {
+            "mel": ["mel"],
+            "wavlm_base": ["wavlm_base"],
+            "mel+wavlm_base": ["mel", "wavlm_base"],
+        }
+        result["val"]["accuracy"] = dict.fromkeys(result["test"]["accuracy"], 0.5)
+
+    change(tmp_path / "run", "result.json", rename)
+    page = write_report(tmp_path / "run").read_text()
+    assert "best single modality, wavlm_base: 91.0%" in page
+    assert "0.325 to 0.785" in page, "the interval of 57 % over 14 samples"
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("count", [1, 6, 21, 31, 3000])
+def test_an_interval_holds_its_share(share: float, count: int) -> None:
+    low, high = wilson(share, count)
+    assert 0.0 <= low <= share <= high <= 1.0
+
+
+def test_a_perfect_run_without_auxiliary_loss_and_with_odd_class_names(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+
+    def perfect(result: Any) -> None:
+        result["test"]["accuracy"] = {**dict.fromkeys(SUBSETS, 1.0), "T": None}
+        result["test"]["counts"]["T"] = 0
+        result["classes"] = ["$\\frac{$", "<script>alert(1)</script>", "two"]
+
+    change(tmp_path / "run", "result.json", perfect)
+    lines = (tmp_path / "run" / "gradients.jsonl").read_text().splitlines()
+    empty = [{**json.loads(line), "cosine": None, "auxiliary_norm": None} for line in lines]
+    (tmp_path / "run" / "gradients.jsonl").write_text("".join(json.dumps(each) + "\n" for each in empty))
+    page = write_report(tmp_path / "run").read_text()
+    assert "none has it" in page
+    assert "<script>" not in page
+    assert page.count("<svg") == 4

@@ -29,3 +29,17 @@ def test_every_public_name_is_there() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         fusecache.train.__getattr__("nothing")
+
+
+def test_deterministic_arithmetic_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch\n"
+        "from fusecache.train.runtime import deterministic\n"
+        "with deterministic():\n"
+        "    assert torch.are_deterministic_algorithms_enabled()\n"
+        "    assert not torch.is_deterministic_algorithms_warn_only_enabled()\n"
+        "assert not torch.are_deterministic_algorithms_enabled()\n"
+        "assert 'torch._inductor' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
