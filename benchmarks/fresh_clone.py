@@ -1,6 +1,5 @@
 """A stranger's first minutes: clone, ``make demo``, ``make test``, with empty caches, split into set-up and work."""
 
-import json
 import os
 import re
 import subprocess
@@ -60,7 +59,6 @@ def main() -> None:
                 print(text[-4000:])
         if args.log:
             args.log.write_text(log)
-    print(json.dumps(figures, indent=2))
     finish(args, figures)
 
 

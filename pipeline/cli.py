@@ -46,7 +46,7 @@ def _recipe_options(parser: argparse.ArgumentParser, default: str | None = None)
         default=default,
         required=default is None,
         metavar="NAME|FILE",
-        help="a shipped recipe (digits, clips) or a YAML file",
+        help="a shipped recipe (digits, clips, transformers) or a YAML file",
     )
     parser.add_argument(
         "--set",

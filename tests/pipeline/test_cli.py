@@ -105,7 +105,11 @@ def test_recipe_verb_prints_a_recipe_that_loads_again(capsys: pytest.CaptureFixt
 
 def test_recipe_verb_lists_those_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe"]) == 0
-    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"clips", "digits"}
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {
+        "clips",
+        "digits",
+        "transformers",
+    }
 
 
 def test_recordings_without_a_folder(

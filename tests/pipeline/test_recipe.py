@@ -17,7 +17,7 @@ def test_shipped_recipes_load_and_survive_a_round_trip(name: str) -> None:
 
 
 def test_unknown_recipe_names_those_that_ship() -> None:
-    with pytest.raises(InputError, match=r"no recipe named 'digit': .*clips, digits"):
+    with pytest.raises(InputError, match=r"no recipe named 'digit': .*clips, digits, transformers"):
         load_recipe("digit")
 
 
